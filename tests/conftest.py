@@ -1,0 +1,33 @@
+"""What every test shares: one thread, a non-interactive matplotlib, and one tiny synthetic world per test session."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ONE_FRAME = Path(os.environ.get("NUSCENES_ONE_FRAME", REPOSITORY.parent / "shared" / "nuscenes-one-frame"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    """Give each test the same random stream, whatever ran before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_frame() -> Path:
+    """The real nuScenes keyframe; it is not part of the project, so tests that need it skip without it."""
+    if not (ONE_FRAME / "v1.0-mini").is_dir():
+        pytest.skip(f"no real keyframe at {ONE_FRAME}; name its folder in NUSCENES_ONE_FRAME")
+    return ONE_FRAME
