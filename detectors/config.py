@@ -1,8 +1,8 @@
 """What a BEVFormer is made of, as frozen values. Numbers of whole models are in ``detectors/catalogue.py``.
 
 A configuration is part of a cache's identity (its canonical JSON is the manifest's ``architecture``), so it holds what
-shapes or changes the network and nothing about how it is trained. Defaults are those of the published Base model; the
-two flags that reproduce published mistakes (``rotate_center``, ``shift_both_references``) default to the right geometry.
+shapes or changes the network and nothing about how it is trained. Defaults are those of the published Base model, but
+the two flags that reproduce published mistakes (``rotate_center``, ``shift_both_references``) default to right.
 """
 
 from typing import Annotated, Literal, Self
