@@ -1,1 +1,1 @@
-
+"""The student stage: plan and stream clips, distillers, the loop, checkpoints. Reads the cache, never a teacher."""

@@ -1,1 +1,1 @@
-
+"""Knowledge distillation losses, one file each, one interface (``base.py``)."""
