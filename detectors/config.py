@@ -24,6 +24,11 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _check_stages(name: str, stages: tuple[int, ...]) -> None:
+    if not stages or list(stages) != sorted({stage for stage in stages if 1 <= stage <= 4}):
+        raise ValueError(f"{name} must be ascending stage numbers from 1 to 4, got {stages}")
+
+
 class ResNetConfig(_Frozen):
     """A bottleneck ResNet with the published checkpoints' names.
 
@@ -241,8 +246,3 @@ class BEVFormerConfig(_Frozen):
         if len(set(self.class_names)) != len(self.class_names) or not self.class_names:
             raise ValueError(f"class_names must be distinct and at least one, got {self.class_names}")
         return self
-
-
-def _check_stages(name: str, stages: tuple[int, ...]) -> None:
-    if not stages or list(stages) != sorted({stage for stage in stages if 1 <= stage <= 4}):
-        raise ValueError(f"{name} must be ascending stage numbers from 1 to 4, got {stages}")
