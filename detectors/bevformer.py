@@ -1,0 +1,116 @@
+"""BEVFormer (Li et al., arXiv:2203.17270), whole: six images and the previous BEV in, BEV features and objects out."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from detectors.box_code import decode_boxes
+from detectors.config import BEVFormerConfig, ResNetConfig
+from detectors.detection_loss import detection_losses
+from detectors.ego_motion import aligned_history, relative_can_bus, state_after
+from detectors.fpn import FPN
+from detectors.grid_mask import grid_mask
+from detectors.head import BEVFormerHead
+from detectors.inputs import CameraBatch
+from detectors.outputs import DetectorFeatures, TemporalAttention, TemporalState
+from detectors.resnet import ResNet
+from detectors.small_backbone import SmallBackbone
+from detectors.spatial_cross_attention import CameraFeatures
+from detectors.targets import targets_of
+from detectors.teacher_features import cacheable, feature_specs
+from schemas.boxes import Boxes
+from schemas.features import FeatureSpec
+
+
+class BEVFormer(nn.Module):
+    """A detector that remembers nothing: what a frame needs of the one before comes in and goes out as an argument."""
+
+    def __init__(self, config: BEVFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone
+        self.img_backbone = ResNet(backbone) if isinstance(backbone, ResNetConfig) else SmallBackbone(backbone)
+        self.img_neck = FPN(config.neck)
+        self.pts_bbox_head = BEVFormerHead(config)
+
+    def features(self, batch: CameraBatch, previous: TemporalState | None) -> tuple[DetectorFeatures, TemporalState]:
+        """One frame of each sequence.
+
+        Args:
+            batch: the frames.
+            previous: the state this method or ``encode`` returned for the frames before; None at the start. A sample
+                whose scene token differs from its state's starts without history, whatever the others do.
+
+        Returns:
+            The features, and the state for the next frames. ``previous`` is left as it was.
+        """
+        images = batch.images
+        if self.training:
+            images = grid_mask(images, self.config.grid_mask_probability)
+        bev, temporal = self._encode(batch, images, previous)
+        features = DetectorFeatures(
+            bev=bev.reshape(len(bev), *self.config.grid.shape, -1),
+            queries=self.pts_bbox_head.detect(bev),
+            temporal=temporal,
+        )
+        return features, state_after(batch, bev)
+
+    def encode(self, batch: CameraBatch, previous: TemporalState | None) -> TemporalState:
+        """The state after frames that only serve as history: no objects are decoded, no GridMask applied.
+
+        The published training runs these in evaluation mode and without gradient; both are the caller's to set.
+        """
+        bev, _ = self._encode(batch, batch.images, previous)
+        return state_after(batch, bev)
+
+    def losses(self, features: DetectorFeatures, annotations: Sequence[Boxes]) -> dict[str, Tensor]:
+        """Weighted training losses, to be summed; annotations are filtered by range here.
+
+        Raises:
+            DataError: an annotation has no box code.
+            UserError: predictions are not finite.
+        """
+        targets = targets_of(annotations, self.config.grid, features.bev.device)
+        return detection_losses(features.queries, targets, self.pts_bbox_head.code_weights, self.config.loss)
+
+    @torch.no_grad()
+    def decode(self, features: DetectorFeatures) -> list[Boxes]:
+        """Detections of every sample, best first: the top (query, class) pairs of the last layer, without NMS."""
+        head = self.config.head
+        scores, flat = (
+            features.queries.logits[-1]
+            .float()
+            .sigmoid()
+            .flatten(1)
+            .topk(min(head.max_detections, features.queries.logits[-1, 0].numel()))
+        )
+        classes = len(self.config.class_names)
+        detections = []
+        for sample in range(len(scores)):
+            code = features.queries.boxes[-1, sample, flat[sample] // classes]
+            boxes = decode_boxes(code, scores[sample], flat[sample] % classes)
+            low, high = head.detection_range_m[:3], head.detection_range_m[3:]
+            detections.append(boxes.select(((boxes.center_m >= low) & (boxes.center_m <= high)).all(axis=1)))
+        return detections
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """What ``cacheable`` gives for every frame, and how a cache stores it."""
+        return feature_specs(self.config)
+
+    def cacheable(self, features: DetectorFeatures, index: int) -> dict[str, Tensor]:
+        """The features of one sample, keyed by the names of ``feature_specs``, in their shapes."""
+        return cacheable(features, index)
+
+    def _encode(
+        self, batch: CameraBatch, images: Float[Tensor, "batch camera 3 height width"], previous: TemporalState | None
+    ) -> tuple[Float[Tensor, "batch cell channel"], TemporalAttention]:
+        maps = self.img_neck(self.img_backbone(images.flatten(0, 1)))
+        cameras = CameraFeatures(
+            maps=tuple(level_map.reshape(*images.shape[:2], *level_map.shape[1:]) for level_map in maps),
+            image_from_lidar=batch.image_from_lidar,
+            image_hw=(images.shape[-2], images.shape[-1]),
+        )
+        history = aligned_history(batch, previous, self.config.grid, self.config.encoder.rotate_center)
+        return self.pts_bbox_head.encode(cameras, relative_can_bus(batch, previous), history)

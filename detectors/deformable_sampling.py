@@ -1,0 +1,72 @@
+"""The sampling primitive of deformable attention, and how its learned offsets start.
+
+Zhu et al., "Deformable DETR" (2021), equation 3, without the query-dependent parts: those are the callers'.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+
+def sample_deformable(
+    maps: Sequence[Float[Tensor, "batch channel _ _"]],
+    locations: Float32[Tensor, "batch query head level point 2"],
+    weights: Float32[Tensor, "batch query head level point"],
+) -> Float32[Tensor, "batch query channel"]:
+    """Weighted sum of bilinear samples; head k reads and fills the k-th equal share of the channels.
+
+    Args:
+        maps: one per level, each of its own size, channels grouped by head.
+        locations: (x, y) normalised so that 0 and 1 are the outer edges of the first and last pixel; outside is zero.
+        weights: factor of each sample.
+
+    Always computed in float32, as the published code does: half precision would move the sampling points.
+    """
+    batch, count, heads, _, points = weights.shape
+    channels = maps[0].shape[1]
+    # (batch, head) becomes the batch of grid_sample, so one call per level serves all heads.
+    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5)
+    factors = weights.permute(3, 0, 2, 1, 4)
+    total = torch.zeros((), device=locations.device)
+    for level, level_map in enumerate(maps):
+        values = level_map.float().reshape(batch * heads, channels // heads, *level_map.shape[2:])
+        grid = grids[level].reshape(batch * heads, count, points, 2)
+        samples = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        total = total + (samples * factors[level].reshape(batch * heads, 1, count, points)).sum(-1)
+    return total.reshape(batch, channels, count).transpose(1, 2)
+
+
+def project_to_map(
+    linear: nn.Linear, tokens: Float[Tensor, "batch cell channel"], shape: tuple[int, int]
+) -> Float[Tensor, "batch out rows cols"]:
+    """Apply a linear layer to tokens and leave the result as a map, the layout sampling reads, without a transpose."""
+    values = torch.matmul(linear.weight, tokens.transpose(1, 2)) + linear.bias[:, None]
+    return values.reshape(len(values), -1, *shape)
+
+
+def project_map(
+    linear: nn.Linear, level_map: Float[Tensor, "batch channel rows cols"]
+) -> Float[Tensor, "batch out rows cols"]:
+    """Apply a linear layer to every pixel of a map."""
+    return F.conv2d(level_map, linear.weight[:, :, None, None], linear.bias)
+
+
+def init_sampling(offsets: nn.Linear, weights: nn.Linear, heads: int, points: int) -> None:
+    """Start as the published models do: head k looks in direction 2πk/heads, point i at distance i + 1, all alike.
+
+    The unit of distance is a pixel, measured along the larger of its two components.
+    """
+    angles = torch.arange(heads) * (2 * math.pi / heads)
+    directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    directions = directions / directions.abs().amax(dim=-1, keepdim=True)
+    groups = offsets.bias.numel() // (heads * points * 2)
+    pattern = directions[:, None, None, :] * torch.arange(1, points + 1)[:, None]
+    with torch.no_grad():
+        offsets.weight.zero_()
+        offsets.bias.copy_(pattern.expand(heads, groups, points, 2).flatten())
+        weights.weight.zero_()
+        weights.bias.zero_()

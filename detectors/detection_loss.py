@@ -1,0 +1,71 @@
+"""The losses of all decoder layers: sigmoid focal loss on classes, L1 on box codes, over matched queries.
+
+As published, but for one thing: a loss that is NaN stays NaN. The original replaces it by zero, which hides a training
+that has diverged.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float32
+from torch import Tensor
+
+from detectors.config import LossConfig
+from detectors.matching import match
+from detectors.outputs import QueryOutputs
+from detectors.targets import BoxTargets
+
+
+def detection_losses(
+    queries: QueryOutputs,
+    targets: Sequence[BoxTargets],
+    code_weights: Float32[Tensor, "10"],
+    config: LossConfig,
+) -> dict[str, Tensor]:
+    """Weighted losses: ``loss_cls`` and ``loss_bbox`` of the last layer, ``d0.loss_cls`` ... of those before.
+
+    Sums are divided by the number of matched objects in the batch, averaged over ranks, at least one.
+
+    Raises:
+        UserError: predictions are not finite.
+    """
+    logits, boxes = queries.logits.float(), queries.boxes.float()
+    class_targets = torch.zeros_like(logits)
+    distance = boxes.new_zeros(len(boxes))
+    matched = 0
+    for sample, target in enumerate(targets):
+        pairs = match(logits[:, sample], boxes[:, sample], target, config)
+        matched += len(pairs[0][0])
+        for layer, (query, annotated) in enumerate(pairs):
+            chosen, given = torch.from_numpy(query).to(boxes.device), torch.from_numpy(annotated).to(boxes.device)
+            class_targets[layer, sample, chosen, target.labels[given]] = 1
+            errors = (boxes[layer, sample, chosen] - target.codes[given]).abs()
+            distance[layer] = distance[layer] + (errors * code_weights).sum()
+    normaliser = _mean_over_ranks(boxes.new_tensor(float(matched))).clamp(min=1)
+    focal = _sigmoid_focal(logits, class_targets, config).sum(dim=(1, 2, 3))
+    losses = {}
+    for layer in range(len(boxes)):
+        prefix = "" if layer == len(boxes) - 1 else f"d{layer}."
+        losses[f"{prefix}loss_cls"] = config.class_weight * focal[layer] / normaliser
+        losses[f"{prefix}loss_bbox"] = config.box_weight * distance[layer] / normaliser
+    return losses
+
+
+def _sigmoid_focal(
+    logits: Float32[Tensor, "*shape"], targets: Float32[Tensor, "*shape"], config: LossConfig
+) -> Float32[Tensor, "*shape"]:
+    """Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5, per entry."""
+    p = logits.sigmoid()
+    wrong = p + targets - 2 * p * targets
+    balance = config.focal_alpha * targets + (1 - config.focal_alpha) * (1 - targets)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return balance * wrong**config.focal_gamma * entropy
+
+
+def _mean_over_ranks(value: Float32[Tensor, ""]) -> Float32[Tensor, ""]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
