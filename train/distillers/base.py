@@ -1,0 +1,101 @@
+"""What every distiller offers, and what it is given."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from detectors.outputs import DetectorFeatures, TemporalState
+from schemas.bev_grid import BevGrid
+from schemas.boxes import Boxes
+from schemas.errors import CacheError
+from schemas.features import FeatureSpec
+from schemas.manifest import Manifest
+from train.adapters import require_equal_extents
+from train.targets import TeacherTargets
+
+
+@dataclass(frozen=True)
+class DistillationSetting:
+    """Who learns from whom: what is known before the first step, and what training-only modules are sized by.
+
+    Attributes:
+        student_grid: BEV grid of the student.
+        student_channels: channels of its BEV cells and object queries.
+        teacher: manifest of the cache.
+
+    Raises:
+        RecipeError: the two BEV grids cover different ground.
+    """
+
+    student_grid: BevGrid
+    student_channels: int
+    teacher: Manifest
+
+    def __post_init__(self) -> None:
+        require_equal_extents(self.student_grid, self.teacher.grid)
+
+    def teacher_feature(self, name: str) -> FeatureSpec:
+        """A feature the cache holds.
+
+        Raises:
+            CacheError: it does not.
+        """
+        try:
+            return self.teacher.feature(name)
+        except KeyError:
+            held = ",".join(spec.name for spec in self.teacher.features)
+            raise CacheError(
+                f"the cache has no feature {name!r}, which a distiller needs; it holds {held}. Make one that does: "
+                f"make cache-teacher CACHE=<another folder> ARGS='--arrays {held},{name}'"
+            ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class StudentOutputs:
+    """What the student made of the supervised frames.
+
+    Attributes:
+        features: with gradients.
+        previous: the memory it was given, without gradients; None when no frame of the batch has history.
+        previous_is_adjacent: whether that memory ends at the keyframe just before. Terms that compare two neighbouring
+            frames hold only there.
+    """
+
+    features: DetectorFeatures
+    previous: TemporalState | None
+    previous_is_adjacent: Bool[Tensor, " batch"]
+
+    @property
+    def bev(self) -> Float[Tensor, "batch channel rows cols"]:
+        """BEV features in float32, channels first as convolutions want them."""
+        return self.features.bev.float().permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Annotations of the supervised frames, one set of boxes per sample, centres inside the BEV extent."""
+
+    boxes: tuple[Boxes, ...]
+
+
+class Distiller(nn.Module, ABC):
+    """A knowledge distillation loss with the modules it needs while training.
+
+    Attributes:
+        requires: features the cache must hold.
+        teacher_frames: consecutive keyframes, ending with the supervised one, whose cached features are read.
+    """
+
+    requires: tuple[str, ...] = ()
+    teacher_frames: int = 1
+
+    @abstractmethod
+    def losses(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
+        """Weighted loss terms by name, scalars in float32. Gradients reach the student and this module only."""
+
+
+def teacher_bev(teacher: TeacherTargets) -> Float[Tensor, "batch channel rows cols"]:
+    """Cached BEV features of the supervised frames, channels first."""
+    return teacher.current("bev").permute(0, 3, 1, 2)

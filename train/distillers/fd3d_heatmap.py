@@ -1,0 +1,79 @@
+"""The released baseline of FD3D: regress the teacher's BEV around the objects.
+
+    L = weight / Σ m · Σ over batch, channel, cell of ( m · ( R(S) − T ) )²
+
+m(p) is the largest Gaussian over the annotated boxes, drawn on a 128×128 grid and enlarged to the teacher's by nearest
+neighbour; it multiplies before squaring, so the error is weighted by m². R restores the student's map to the teacher's
+size (``train/adapters.py``).
+
+Source: read in the released code of FD3D (Zeng et al., CVPR 2023; OpenDriveLab/Birds-eye-view-Perception,
+nuScenes_playground/FocalDistiller), reproduced to its numbers in ``tests/test_train_distiller_fd3d_golden.py``.
+Decided here: a batch without any object has zero loss (the release fails on it), and grids that are no power of two
+apart are resized.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from schemas.bev_grid import BevGrid
+from train.adapters import Restore
+from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs, teacher_bev
+from train.heatmap import object_heatmap
+from train.targets import TeacherTargets
+
+
+class FD3DHeatmapOptions(BaseModel):
+    """Options of ``fd3d-heatmap``, with the released values.
+
+    Attributes:
+        weight: of the loss.
+        mask_cells: rows and columns of the grid that the Gaussians are drawn on.
+        min_overlap: sizes the Gaussians (``train/heatmap.py``).
+        min_radius_cells: their smallest radius.
+        normalise_teacher: standardise each teacher channel over the batch first; off in the release's configuration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=0.1, ge=0)
+    mask_cells: int = Field(default=128, ge=1)
+    min_overlap: float = Field(default=0.1, gt=0, lt=1)
+    min_radius_cells: int = Field(default=2, ge=0)
+    normalise_teacher: bool = False
+
+
+class FD3DHeatmapDistiller(Distiller):
+    """Squared error between BEV features, under Gaussians at the annotated boxes."""
+
+    requires = ("bev",)
+
+    def __init__(self, options: FD3DHeatmapOptions, setting: DistillationSetting) -> None:
+        super().__init__()
+        self.options = options
+        self.restore = Restore(
+            student=(setting.student_channels, *setting.student_grid.shape),
+            teacher=(setting.teacher_feature("bev").shape[-1], *setting.teacher.grid.shape),
+        )
+
+    def losses(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
+        """One term, ``bev``."""
+        restored = self.restore(student.bev)
+        target = teacher_bev(teacher)
+        if self.options.normalise_teacher:
+            target = functional.batch_norm(target, None, None, training=True)
+        mask = self.mask(targets, teacher.grid).to(target)
+        error = (mask * (restored - target)).square().sum()
+        return {"bev": self.options.weight * error / mask.sum().clamp(min=1e-6)}
+
+    def mask(self, targets: GroundTruth, grid: BevGrid) -> Float[Tensor, "batch 1 rows cols"]:
+        """The objects' Gaussians on the teacher's grid."""
+        drawing = grid.model_copy(update={"rows": self.options.mask_cells, "cols": self.options.mask_cells})
+        options = self.options
+        maps = [
+            object_heatmap(boxes, drawing, options.min_overlap, options.min_radius_cells) for boxes in targets.boxes
+        ]
+        return functional.interpolate(torch.from_numpy(np.stack(maps))[:, None], grid.shape, mode="nearest")
