@@ -1,0 +1,131 @@
+"""A nuScenes version as flat arrays: all that frames need, in one file that opens in milliseconds.
+
+The arrays hold the tables' own numbers, not matrices computed from them, so their hash is the same on every machine.
+Rows are in a fixed order (scenes by name, samples by time, boxes by token), whatever the order in the tables.
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.frames import CAMERAS
+
+SENSORS: tuple[str, ...] = (*CAMERAS, "LIDAR_TOP")
+"""Order of the sensor axis: the six cameras, then the LiDAR."""
+
+INDEX_VERSION = 1
+"""Raised whenever the arrays below change their meaning, so that older files are made again."""
+
+_STALE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneIndex:
+    """Flat arrays over S scenes, N samples, M boxes and K splits. Strings are UTF-8 bytes.
+
+    Attributes:
+        scene_name, scene_token: (S,) bytes, by name.
+        scene_start: (S + 1,) int64, first sample of each scene.
+        sample_token: (N,) bytes.
+        timestamp_us: (N,) int64.
+        sensor_path: (N, 7) bytes, relative to the data root; sensors in ``SENSORS`` order.
+        camera_size_wh: (N, 6, 2) int64.
+        intrinsics: (N, 6, 3, 3) float64.
+        sensor_translation_m, sensor_rotation_wxyz: (N, 7, 3), (N, 7, 4) float64, ego_from_sensor.
+        ego_translation_m, ego_rotation_wxyz: (N, 7, 3), (N, 7, 4) float64, global_from_ego at the sensor's time.
+        can_bus_motion: (N, 9) float64 acceleration, rotation rate, velocity; zero where ``has_can_bus`` is False.
+        has_can_bus: (N,) bool.
+        has_labels: () bool.
+        box_start: (N + 1,) int64, first box of each sample.
+        box_translation_m, box_size_wlh_m: (M, 3) float64, global frame.
+        box_rotation_wxyz: (M, 4) float64, global frame.
+        box_velocity_mps: (M, 2) float64, global frame, NaN where unknown.
+        box_label: (M,) int64, indices into ``CLASS_NAMES``.
+        split_name: (K,) bytes.
+        split_has_scene: (K, S) bool.
+    """
+
+    scene_name: NDArray[np.bytes_]
+    scene_token: NDArray[np.bytes_]
+    scene_start: NDArray[np.int64]
+    sample_token: NDArray[np.bytes_]
+    timestamp_us: NDArray[np.int64]
+    sensor_path: NDArray[np.bytes_]
+    camera_size_wh: NDArray[np.int64]
+    intrinsics: NDArray[np.float64]
+    sensor_translation_m: NDArray[np.float64]
+    sensor_rotation_wxyz: NDArray[np.float64]
+    ego_translation_m: NDArray[np.float64]
+    ego_rotation_wxyz: NDArray[np.float64]
+    can_bus_motion: NDArray[np.float64]
+    has_can_bus: NDArray[np.bool_]
+    has_labels: NDArray[np.bool_]
+    box_start: NDArray[np.int64]
+    box_translation_m: NDArray[np.float64]
+    box_size_wlh_m: NDArray[np.float64]
+    box_rotation_wxyz: NDArray[np.float64]
+    box_velocity_mps: NDArray[np.float64]
+    box_label: NDArray[np.int64]
+    split_name: NDArray[np.bytes_]
+    split_has_scene: NDArray[np.bool_]
+
+    def sha256(self) -> str:
+        """Hash (hex) of all that a frame is made of. Splits are left out: a manifest names its split by itself."""
+        digest = hashlib.sha256()
+        for name in sorted(_NAMES):
+            if not name.startswith("split_"):
+                array = getattr(self, name)
+                digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(SceneIndex))
+
+
+def text_array(texts: list[str]) -> NDArray[np.bytes_]:
+    """Strings as a UTF-8 bytes array, which numpy stores without pickling."""
+    return np.array([text.encode() for text in texts], dtype=np.bytes_)
+
+
+def save_index(path: Path, index: SceneIndex, key: str) -> None:
+    """Write the arrays and the key of their sources, atomically: the file is complete or absent.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, key=text_array([key]), **{name: getattr(index, name) for name in _NAMES})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_index(path: Path, key: str) -> SceneIndex | None:
+    """The saved arrays, or None when the file is absent, damaged, or made from other sources.
+
+    The index can always be made again, so damage is no error; the archive's checksums reveal it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if archive["key"].tolist() != [key.encode()]:
+                return None
+            return SceneIndex(**{name: archive[name] for name in _NAMES})
+    except _STALE:
+        return None
