@@ -66,6 +66,7 @@ class TeacherTargets:
         return spec
 
 
+@torch.no_grad()
 def dequantise(spec: FeatureSpec, tier: Tier, stored: Mapping[str, Tensor]) -> Float32[Tensor, "*leading_and_feature"]:
     """Decode a feature on whatever device it is; ``schemas/features.py`` has the table of encodings.
 

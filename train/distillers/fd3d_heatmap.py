@@ -8,8 +8,9 @@ size (``train/adapters.py``).
 
 Source: read in the released code of FD3D (Zeng et al., CVPR 2023; OpenDriveLab/Birds-eye-view-Perception,
 nuScenes_playground/FocalDistiller), reproduced to its numbers in ``tests/test_train_distiller_fd3d_golden.py``.
-Decided here: a batch without any object has zero loss (the release fails on it), and grids that are no power of two
-apart are resized.
+Decided here: a batch without any object has zero loss (the release fails on it); grids that are no power of two apart
+are resized; a teacher map coarser than the 128×128 mask takes the mask's largest value under each cell, where nearest
+neighbour would miss objects.
 """
 
 import numpy as np
@@ -76,4 +77,7 @@ class FD3DHeatmapDistiller(Distiller):
         maps = [
             object_heatmap(boxes, drawing, options.min_overlap, options.min_radius_cells) for boxes in targets.boxes
         ]
-        return functional.interpolate(torch.from_numpy(np.stack(maps))[:, None], grid.shape, mode="nearest")
+        drawn = torch.from_numpy(np.stack(maps))[:, None]
+        if min(grid.shape) >= options.mask_cells:
+            return functional.interpolate(drawn, grid.shape, mode="nearest")
+        return functional.adaptive_max_pool2d(drawn, grid.shape)
