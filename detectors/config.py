@@ -5,7 +5,7 @@ shapes or changes the network and nothing about how it is trained. Defaults are 
 the two flags that reproduce published mistakes (``rotate_center``, ``shift_both_references``) default to right.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -60,7 +60,7 @@ class ResNetConfig(_Frozen):
         return tuple(256 * 2 ** (stage - 1) for stage in self.out_stages)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "ResNetConfig":
         _check_stages("out_stages", self.out_stages)
         if self.deformable_stages:
             _check_stages("deformable_stages", self.deformable_stages)
@@ -87,7 +87,7 @@ class SmallBackboneConfig(_Frozen):
         return self.channels[2:]
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "SmallBackboneConfig":
         if min(self.blocks) < 1 or any(count < 8 or count % 8 for count in self.channels):
             raise ValueError(f"a small backbone needs blocks >= 1 and channels in multiples of 8, got {self!r}")
         return self
@@ -107,7 +107,7 @@ class FPNConfig(_Frozen):
     levels: int = Field(default=4, ge=1, le=LEVEL_EMBEDDING_ROWS)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "FPNConfig":
         if not 1 <= len(self.in_channels) <= self.levels:
             raise ValueError(f"a pyramid of {self.levels} levels cannot come from {len(self.in_channels)} maps")
         return self
@@ -141,7 +141,7 @@ class EncoderConfig(_Frozen):
     shift_both_references: bool = False
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "EncoderConfig":
         if self.spatial_points % self.heights:
             raise ValueError(f"spatial_points ({self.spatial_points}) must be a multiple of heights ({self.heights})")
         return self
@@ -186,7 +186,7 @@ class LossConfig(_Frozen):
     heatmap_weight: float = 1.0
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "LossConfig":
         if len(self.code_weights) != BOX_CODE_LENGTH:
             raise ValueError(f"code_weights needs {BOX_CODE_LENGTH} numbers, got {len(self.code_weights)}")
         return self
@@ -233,7 +233,7 @@ class BEVFormerConfig(_Frozen):
     grid_mask_probability: float = Field(default=0.7, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "BEVFormerConfig":
         if self.backbone.out_channels != self.neck.in_channels:
             raise ValueError(
                 f"neck.in_channels is {self.neck.in_channels}, the backbone gives {self.backbone.out_channels}"
