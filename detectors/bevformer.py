@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detectors.box_code import decode_boxes
 from detectors.config import BEVFormerConfig, ResNetConfig
+from detectors.decoding import decode_queries
 from detectors.detection_loss import detection_losses
 from detectors.ego_motion import aligned_history, relative_can_bus, state_after
 from detectors.fpn import FPN
 from detectors.grid_mask import grid_mask
 from detectors.head import BEVFormerHead
+from detectors.image_features import image_features
 from detectors.inputs import CameraBatch
 from detectors.outputs import DetectorFeatures, TemporalAttention, TemporalState
 from detectors.resnet import ResNet
@@ -75,25 +75,9 @@ class BEVFormer(nn.Module):
         targets = targets_of(annotations, self.config.grid, features.bev.device)
         return detection_losses(features.queries, targets, self.pts_bbox_head.code_weights, self.config.loss)
 
-    @torch.no_grad()
     def decode(self, features: DetectorFeatures) -> list[Boxes]:
-        """Detections of every sample, best first: the top (query, class) pairs of the last layer, without NMS."""
-        head = self.config.head
-        scores, flat = (
-            features.queries.logits[-1]
-            .float()
-            .sigmoid()
-            .flatten(1)
-            .topk(min(head.max_detections, features.queries.logits[-1, 0].numel()))
-        )
-        classes = len(self.config.class_names)
-        detections = []
-        for sample in range(len(scores)):
-            code = features.queries.boxes[-1, sample, flat[sample] // classes]
-            boxes = decode_boxes(code, scores[sample], flat[sample] % classes)
-            low, high = head.detection_range_m[:3], head.detection_range_m[3:]
-            detections.append(boxes.select(((boxes.center_m >= low) & (boxes.center_m <= high)).all(axis=1)))
-        return detections
+        """Scored detections of every sample, best first."""
+        return decode_queries(features.queries, self.config.head)
 
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """What ``cacheable`` gives for every frame, and how a cache stores it."""
@@ -106,7 +90,7 @@ class BEVFormer(nn.Module):
     def _encode(
         self, batch: CameraBatch, images: Float[Tensor, "batch camera 3 height width"], previous: TemporalState | None
     ) -> tuple[Float[Tensor, "batch cell channel"], TemporalAttention]:
-        maps = self.img_neck(self.img_backbone(images.flatten(0, 1)))
+        maps = image_features(self.img_backbone, self.img_neck, images.flatten(0, 1))
         cameras = CameraFeatures(
             maps=tuple(level_map.reshape(*images.shape[:2], *level_map.shape[1:]) for level_map in maps),
             image_from_lidar=batch.image_from_lidar,

@@ -42,6 +42,8 @@ class VisibleCells:
     cameras_per_cell: Float32[Tensor, "batch cell"]
 
 
+# How many cells are seen depends on the data; all that follows compiles.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def visible_cells(features: CameraFeatures, grid: BevGrid, heights: int) -> VisibleCells:
     """Project the pillars and list, per camera, the cells of which any height is visible."""
     points_m = pillar_points_m(grid, heights, features.image_from_lidar.device)

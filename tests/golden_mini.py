@@ -38,7 +38,7 @@ class Case:
     frames: tuple[int, ...]
     cameras: tuple[int, ...]
     can_bus: tuple[int, ...]
-    rotate_center: tuple[float, float] = (6, 5)
+    rotate_center: tuple[float, float] = (6.0, 5.0)
     shift_both_references: bool = False
     has_history: bool = True
 
@@ -46,7 +46,7 @@ class Case:
 CASES = (
     Case(frames=(0,), cameras=(0,), can_bus=(0,), has_history=False),
     Case(frames=(1,), cameras=(1,), can_bus=(1,)),
-    Case(frames=(1,), cameras=(1,), can_bus=(2,), rotate_center=(100, 100)),
+    Case(frames=(1,), cameras=(1,), can_bus=(2,), rotate_center=(100.0, 100.0)),
     Case(frames=(1,), cameras=(1,), can_bus=(1,), shift_both_references=True),
     Case(frames=(1, 0), cameras=(1, 1), can_bus=(1, 2)),
 )
@@ -152,7 +152,7 @@ class Recorder:
 
 @contextmanager
 def official_batch_slip(head: BEVFormerHead, batch: int) -> Iterator[None]:
-    """Give temporal attention's queries what the official code gives: entry i of [previous 0, current 0, previous 1 ..].
+    """Give temporal attention's queries what the official code gives: entry i of [previous 0, current 0, previous 1].
 
     For one sample that is its previous BEV, so nothing changes.
     """
