@@ -1,0 +1,90 @@
+"""``frames.parquet``: the frame rows of all receipts in one file, so that opening a large cache costs milliseconds.
+
+It is derived. It is used only if it names exactly the scenes that have receipts; otherwise the rows it lacks are read
+from the receipts, in memory. Whoever removes a receipt in a program removes this file first.
+"""
+
+import pyarrow as pa
+
+from cache.durable_files import disk_errors, write_file
+from cache.group import CacheGroup
+from cache.layout import CacheLayout
+from cache.parquet_file import UNREADABLE, parquet_bytes, read_parquet
+from cache.receipts import Receipt, listed_receipts, read_receipt
+from cache.scene_lock import exclusive_lock
+from schemas.frame_index import FRAME_SCHEMA
+
+
+def load_frames(layout: CacheLayout, group: CacheGroup) -> pa.Table:
+    """Rows of all frames that have receipts, in the order of the scene axis, then step.
+
+    Returns:
+        A table in ``FRAME_SCHEMA``.
+
+    Raises:
+        CacheError: a receipt is damaged.
+    """
+    listed = listed_receipts(layout, group)
+    names, rows = _read_index(layout, group)
+    if names == listed:
+        return rows
+    known = {name: table for name, table in _by_scene(names, rows, group).items() if name in listed}
+    return _concatenated(known | {n: read_receipt(layout, group, n).rows for n in listed if n not in known}, group)
+
+
+def add_to_frames(layout: CacheLayout, group: CacheGroup, receipts: tuple[Receipt, ...]) -> None:
+    """Bring ``frames.parquet`` up to date with the receipts listed.
+
+    Args:
+        layout: the cache's paths.
+        group: its manifest and scene axis.
+        receipts: receipts just written, whose rows replace what the file may say of their scenes.
+
+    Raises:
+        CacheError: a receipt is damaged, or the disk refuses.
+    """
+    with (
+        disk_errors("writing the frame index (finished scenes stay, it is made again when needed)", layout.frames),
+        exclusive_lock(layout.index_lock),
+    ):
+        listed = listed_receipts(layout, group)
+        names, rows = _read_index(layout, group)
+        if names == listed and not receipts:
+            return
+        known = _by_scene(names, rows, group) | {receipt.scene_name: receipt.rows for receipt in receipts}
+        known |= {name: read_receipt(layout, group, name).rows for name in listed if name not in known}
+        table = _concatenated({name: known[name] for name in listed}, group)
+        facts = {
+            "format_version": group.manifest.format_version,
+            "fingerprint": group.fingerprint,
+            "scenes": list(listed),
+        }
+        write_file(layout.frames, parquet_bytes(table, facts), layout.workshop / "frames.partial")
+
+
+def _read_index(layout: CacheLayout, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
+    """Scene names and rows of the file; nothing when it is absent, damaged or another cache's, for it is derived."""
+    nothing: tuple[tuple[str, ...], pa.Table] = ((), FRAME_SCHEMA.empty_table())
+    try:
+        table, facts = read_parquet(layout.frames)
+        rows, names = table.cast(FRAME_SCHEMA), tuple(facts["scenes"])
+        sound = facts["fingerprint"] == group.fingerprint
+        sound = sound and rows.num_rows == sum(group.slot(name).length for name in names)
+    except UNREADABLE:
+        return nothing
+    return (names, rows) if sound else nothing
+
+
+def _by_scene(names: tuple[str, ...], rows: pa.Table, group: CacheGroup) -> dict[str, pa.Table]:
+    """The file's rows, scene by scene: each scene's stand together, one per keyframe."""
+    known, start = {}, 0
+    for name in names:
+        length = group.slot(name).length
+        known[name] = rows.slice(start, length)
+        start += length
+    return known
+
+
+def _concatenated(known: dict[str, pa.Table], group: CacheGroup) -> pa.Table:
+    ordered = sorted(known, key=group.scene_indices.__getitem__)
+    return pa.concat_tables([known[name] for name in ordered]) if ordered else FRAME_SCHEMA.empty_table()

@@ -1,0 +1,209 @@
+"""The reader of a cache. It trusts receipts only: what has no receipt is refused by name, never read as zeros.
+
+Opening reads two files (``zarr.json``, ``frames.parquet``) and lists one folder; it imports neither zarr nor torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cache.frame_index_file import load_frames
+from cache.group import CacheGroup, read_group
+from cache.layout import CacheLayout
+from cache.parameters_file import read_parameters
+from cache.quantise import decode
+from cache.receipts import Receipt, read_receipt
+from cache.shard_file import ShardFile, check_shard
+from schemas.errors import CacheError
+from schemas.features import StoredArray
+from schemas.manifest import Manifest
+
+
+class Cache:
+    """A cache as it was when it was opened: scenes finished later are not seen. Safe to use from threads.
+
+    Attributes:
+        path: the cache folder.
+        manifest: who made it, from what, in which form.
+        frames: rows in ``FRAME_SCHEMA`` of all cached frames, by scene in the order of the scene axis, then by step.
+        scene_names: the cached scenes, in that order.
+    """
+
+    def __init__(self, layout: CacheLayout, group: CacheGroup, frames: pa.Table) -> None:
+        self.path = layout.root
+        self.manifest: Manifest = group.manifest
+        self.frames = frames
+        self.scene_names: tuple[str, ...] = tuple(frames["scene_name"].unique().to_pylist())
+        self._layout = layout
+        self._group = group
+        self._receipts: dict[str, Receipt] = {}
+
+    @property
+    def all_scene_names(self) -> tuple[str, ...]:
+        """Every scene that has a place in the cache, cached yet or not, in the order of the scene axis."""
+        return tuple(slot.name for slot in self._group.slots)
+
+    @property
+    def arrays(self) -> Mapping[str, StoredArray]:
+        """The stored arrays by name: what ``shard`` can be asked for."""
+        return self._group.arrays
+
+    def read(self, sample_token: str, feature_name: str) -> NDArray[np.float32]:
+        """One feature of one frame, verified and dequantised.
+
+        Returns:
+            float32 in the shape of the feature's spec.
+
+        Raises:
+            CacheError: the frame or the feature is not in the cache, or the file is damaged.
+        """
+        self.require_features([feature_name])
+        if sample_token not in self._places:
+            raise CacheError(
+                f"no frame with sample_token {sample_token} in the cache {self.path}, which holds "
+                f"{self.frames.num_rows} frames of {len(self.scene_names)} scenes of split "
+                f"{self.manifest.dataset.split}; cache its scene with make cache-teacher"
+            )
+        scene_name, step = self._places[sample_token]
+        spec = self.manifest.feature(feature_name)
+        stored = {
+            array.name: self.shard(scene_name, array.name).read(step) for array in spec.stored(self.manifest.tier)
+        }
+        return decode(spec, stored, self.manifest.tier)
+
+    def shard(self, scene_name: str, array_name: str) -> ShardFile:
+        """What a stream needs to read one scene of one array: file, offsets, checksums.
+
+        Raises:
+            CacheError: the scene or the array is not in the cache, or the file does not match the receipt.
+        """
+        self.require_scenes([scene_name])
+        if array_name not in self.arrays:
+            raise CacheError(f"no array {array_name} in the cache {self.path}, which holds {sorted(self.arrays)}")
+        array = self.arrays[array_name]
+        contents = self._receipt(scene_name).shards[array_name]
+        shard = ShardFile(
+            path=self._layout.shard(array_name, self._group.scene_indices[scene_name], 2 + len(array.shape)),
+            scene_name=scene_name,
+            array=array,
+            compressed=self._group.compressed,
+            offsets=contents.offsets,
+            nbytes=contents.nbytes,
+            crc32c=contents.crc32c,
+        )
+        check_shard(shard, contents, self._group.step_axis)
+        return shard
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """The teacher's parameters that a student may inherit, by name.
+
+        Raises:
+            CacheError: the cache holds none, or the file is damaged.
+        """
+        return read_parameters(self._layout, self._group)
+
+    def require_features(self, names: Sequence[str]) -> None:
+        """Refuse when a feature is not in the cache.
+
+        Raises:
+            CacheError: names what is missing and the command that makes a cache with it.
+        """
+        present = [spec.name for spec in self.manifest.features]
+        missing = [name for name in names if name not in present]
+        if missing:
+            wanted = ",".join([*present, *missing])
+            raise CacheError(
+                f"the cache {self.path} lacks the features {', '.join(missing)}; it holds {', '.join(present)}. "
+                f'Make one that has them: make cache-teacher CACHE={self.path}-2 ARGS="--arrays {wanted}"'
+            )
+
+    def require_scenes(self, names: Sequence[str]) -> None:
+        """Refuse when a scene is not in the cache: every Zarr library would read it as fill values, without an error.
+
+        Raises:
+            CacheError: names the absent scenes and the command that adds them.
+        """
+        foreign = [name for name in names if name not in self._group.scene_indices]
+        if foreign:
+            raise CacheError(
+                f"the cache {self.path} was made for split {self.manifest.dataset.split} of "
+                f"{self.manifest.dataset.version} and has no place for the scenes {_listed(foreign)}; "
+                "choose the cache of their split with CACHE=..., or fewer scenes with --scenes"
+            )
+        present = set(self.scene_names)
+        absent = [name for name in names if name not in present]
+        if absent:
+            raise CacheError(
+                f"{len(absent)} of {len(names)} scenes are not in the cache {self.path}: {_listed(absent)}. "
+                f'Add them: make cache-teacher CACHE={self.path} ARGS="--scenes {",".join(absent)}", '
+                "or ask for fewer with --scenes"
+            )
+
+    def compare_with(
+        self,
+        *,
+        tables_sha256: str,
+        class_names: Sequence[str],
+        extent_m: Sequence[float],
+        required: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """Refuse a cache that does not fit a training run.
+
+        Args:
+            tables_sha256: hash of the data set's tables that the student reads.
+            class_names: the student's classes, in order.
+            extent_m: the student's BEV extent, as ``BevGrid.extent_m``.
+            required: feature name to the names of its dimensions after (scene, step), as the distillers need them.
+
+        Raises:
+            CacheError: tells every difference with both values, and what to do about it.
+        """
+        self.require_features(list(required))
+        pairs: list[tuple[str, Any, Any, str]] = [
+            ("dataset tables (sha256)", self.manifest.dataset.tables_sha256, tables_sha256, "DATA= and VERSION="),
+            ("class order", list(self.manifest.class_names), list(class_names), "RECIPE="),
+            ("BEV extent in metres", list(self.manifest.grid.extent_m), list(extent_m), "RECIPE="),
+        ]
+        for name, dims in required.items():
+            pairs.append((f"dimensions of {name}", list(self.manifest.feature(name).dims), list(dims), "CACHE="))
+        differing = [pair for pair in pairs if pair[1] != pair[2]]
+        if differing:
+            lines = [
+                f"  {what}: {ours} in the cache, {theirs} here (see {fix})" for what, ours, theirs, fix in differing
+            ]
+            raise CacheError(
+                f"the cache {self.path} does not fit this training run:\n" + "\n".join(lines) + "\n"
+                f"It was made from {self.manifest.dataset.name} {self.manifest.dataset.version}; give the options it "
+                f"was made with, or make one that fits: make cache-teacher CACHE={self.path}-2"
+            )
+
+    def _receipt(self, scene_name: str) -> Receipt:
+        if scene_name not in self._receipts:
+            self._receipts[scene_name] = read_receipt(self._layout, self._group, scene_name)
+        return self._receipts[scene_name]
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        columns = [self.frames[name].to_pylist() for name in ("sample_token", "scene_name", "step")]
+        return {token: (scene_name, step) for token, scene_name, step in zip(*columns, strict=True)}
+
+
+def open_cache(path: Path) -> Cache:
+    """Open a cache for reading.
+
+    Raises:
+        CacheError: there is none, or it is foreign, from the future, edited by hand, damaged or not readable.
+    """
+    layout = CacheLayout(path)
+    group = read_group(layout)
+    return Cache(layout, group, load_frames(layout, group))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

@@ -1,0 +1,139 @@
+"""One scene of one array, open for reading: what a reader needs to fetch frames with ``preadv`` and trust them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.damage import damaged
+from cache.durable_files import disk_errors
+from cache.shard_bytes import ShardContents, crc32c, decode_payload, index_bytes
+from schemas.features import StoredArray
+
+
+@dataclass(frozen=True, eq=False)
+class ShardFile:
+    """A shard that matches its scene's receipt in size and index; frames are checked as they are read.
+
+    A chunk lies at ``offsets[step]``: ``nbytes[step]`` bytes of payload, then 4 bytes of its crc32c. Uncompressed
+    payloads are the values themselves, C order, little-endian, and consecutive steps follow each other without a
+    gap, so one ``preadv`` reads a clip into preallocated buffers when 4 spare bytes stand between them.
+
+    Attributes:
+        path: the file.
+        scene_name: its scene.
+        array: name, dims, shape and dtype of one frame.
+        compressed: whether payloads are zstd frames (tier ``archive``), which ``read`` undoes.
+        offsets: (steps,) int64 bytes from the start of the file.
+        nbytes: (steps,) int64 payload bytes.
+        crc32c: (steps,) uint32 of each payload, as the receipt states them: a payload whose own checksum is right but
+            differs from this belongs to another scene or another writing.
+    """
+
+    path: Path
+    scene_name: str
+    array: StoredArray
+    compressed: bool
+    offsets: NDArray[np.int64]
+    nbytes: NDArray[np.int64]
+    crc32c: NDArray[np.uint32]
+
+    @property
+    def steps(self) -> int:
+        """Number of frames."""
+        return len(self.offsets)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of a frame, little-endian."""
+        return np.dtype(self.array.dtype).newbyteorder("<")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a frame."""
+        return self.array.shape
+
+    def read(self, step: int) -> NDArray[Any]:
+        """One frame as stored, verified.
+
+        Returns:
+            ``array.shape`` of ``array.dtype``.
+
+        Raises:
+            CacheError: the file is gone or shorter than it was, or the frame fails its checksum.
+        """
+        assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
+        payload = np.empty(int(self.nbytes[step]), dtype=np.uint8)
+        with disk_errors(f"reading scene {self.scene_name}, {self._where(step)}", self.path):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                complete = read_fully(descriptor, payload, int(self.offsets[step]))
+            finally:
+                os.close(descriptor)
+        if not complete:
+            raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
+        self.verify(step, payload)
+        return decode_payload(payload, self.array, self.compressed)
+
+    def verify(self, step: int, payload: NDArray[np.uint8]) -> None:
+        """Check the bytes of one payload against the receipt.
+
+        Raises:
+            CacheError: they differ; scene, array and step are named.
+        """
+        found = crc32c(payload)
+        if found != self.crc32c[step]:
+            raise damaged(
+                self.scene_name,
+                f"{self._where(step)}: expected crc32c {self.crc32c[step]:08x} as in the receipt, found {found:08x}",
+                self.path,
+            )
+
+    def _where(self, step: int) -> str:
+        return f"array {self.array.name}, step {step}"
+
+
+def check_shard(shard: ShardFile, contents: ShardContents, step_axis: int) -> None:
+    """Check a shard's size and index against its receipt, without reading any frame.
+
+    Raises:
+        CacheError: the file is missing, has another size, or holds another index.
+    """
+    expected = index_bytes(contents, step_axis)
+    where = f"array {shard.array.name}"
+    with disk_errors(f"opening scene {shard.scene_name}, {where}", shard.path):
+        if not shard.path.exists():
+            raise damaged(shard.scene_name, f"{where}: the file that the receipt names is missing", shard.path)
+        size, found = _read_tail(shard.path, len(expected))
+    if size != contents.file_bytes:
+        what = f"{where}: expected {contents.file_bytes} bytes as in the receipt, found {size}"
+        raise damaged(shard.scene_name, what, shard.path)
+    if found != expected:
+        what = f"{where}: the index at the end of the file differs from the receipt"
+        raise damaged(shard.scene_name, what, shard.path)
+
+
+def read_fully(descriptor: int, target: NDArray[np.uint8], offset: int) -> bool:
+    """Fill ``target`` from a file position; False when the file ends first."""
+    done = 0
+    while done < len(target):
+        count = os.preadv(descriptor, [target[done:].data], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True
+
+
+def _read_tail(path: Path, length: int) -> tuple[int, bytes]:
+    """Size of a file, and its last bytes."""
+    tail = np.empty(length, dtype=np.uint8)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        complete = read_fully(descriptor, tail, max(0, size - length))
+    finally:
+        os.close(descriptor)
+    return size, tail.tobytes() if complete else b""

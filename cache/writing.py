@@ -1,0 +1,125 @@
+"""The writer of a cache: creates it or adds to it, one scene at a time, in as many processes as one likes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cache.durable_files import disk_errors
+from cache.frame_index_file import add_to_frames
+from cache.group import CacheGroup, create_group, read_group
+from cache.layout import CacheLayout
+from cache.parameters_file import write_parameters
+from cache.receipts import listed_receipts
+from cache.scene_lock import sweep
+from cache.scene_writer import SceneWriter
+from cache.zarr_documents import SceneSlot
+from schemas.errors import CacheError
+from schemas.manifest import Manifest, differing_fields
+
+__all__ = ["CacheWriter", "SceneSlot", "SceneWriter", "open_for_writing"]
+
+
+class CacheWriter:
+    """An open cache to which scenes can be added.
+
+    Attributes:
+        path: the cache folder.
+        manifest: as stored.
+    """
+
+    def __init__(self, layout: CacheLayout, group: CacheGroup) -> None:
+        self.path = layout.root
+        self.manifest = group.manifest
+        self._layout = layout
+        self._group = group
+
+    def committed(self) -> frozenset[str]:
+        """Names of the scenes that are finished at this moment, whoever finished them."""
+        return frozenset(listed_receipts(self._layout, self._group))
+
+    def scene(self, name: str) -> SceneWriter:
+        """A writer for one scene, to be used in a ``with`` statement.
+
+        Raises:
+            CacheError: the scene has no place in this cache, or is finished already.
+        """
+        if name not in self._group.scene_indices:
+            split = self.manifest.dataset.split
+            raise CacheError(
+                f"scene {name} has no place in the cache {self.path}, which was made for the {len(self._group.slots)} "
+                f"scenes of split {split}; name its own cache with CACHE=..."
+            )
+        if self._layout.receipt(name).exists():
+            raise CacheError(f"scene {name} is in the cache {self.path} already; finished scenes are never rewritten")
+        return SceneWriter(self._layout, self._group, self._group.slot(name))
+
+    def write_parameters(self, named: Mapping[str, NDArray[Any]]) -> None:
+        """Store the teacher's parameters that a student may inherit, as ``teacher.safetensors``."""
+        write_parameters(self._layout, self._group, named)
+
+
+def open_for_writing(path: Path, manifest: Manifest, scenes: Sequence[SceneSlot]) -> CacheWriter:
+    """Create a cache, or open one to add to it; then sweep what dead writers left.
+
+    Args:
+        path: the cache folder; made when absent.
+        manifest: what the scenes to be written are made with.
+        scenes: the whole scene axis (all scenes of the split), in its final order.
+
+    Raises:
+        CacheError: the folder holds something else, or a cache with another manifest or scene axis: every differing
+            field is told with both values; or the disk refuses.
+    """
+    layout = CacheLayout(path)
+    with disk_errors("opening the cache", path):
+        absent = not layout.group_document.exists()
+    if absent:
+        create_group(layout, CacheGroup(manifest, tuple(scenes)))
+    group = read_group(layout)
+    _refuse_other_manifest(path, manifest, group.manifest)
+    _refuse_other_scenes(path, tuple(scenes), group.slots)
+    with disk_errors("opening the cache", path):
+        layout.workshop.mkdir(exist_ok=True)  # a copy of a cache may come without it
+        sweep(layout.partial)
+    add_to_frames(layout, group, ())
+    return CacheWriter(layout, group)
+
+
+def _refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest) -> None:
+    differing = differing_fields(_readable_fields(ours), _readable_fields(theirs))
+    if not differing:
+        return
+    lines = [f"  {name}: {theirs_value} in the cache, {our_value} now" for name, our_value, theirs_value in differing]
+    raise CacheError(
+        f"the cache {path} was made differently, and a cache holds one kind of feature only:\n"
+        + "\n".join(lines)
+        + f"\nGive the new features a cache of their own: make cache-teacher CACHE={path}-2"
+    )
+
+
+def _readable_fields(manifest: Manifest) -> dict[str, Any]:
+    """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
+    fields = manifest.hashed_fields()
+    try:
+        fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
+    except ValueError:  # a teacher of one's own may describe itself in words
+        return fields
+    return fields
+
+
+def _refuse_other_scenes(path: Path, ours: tuple[SceneSlot, ...], theirs: tuple[SceneSlot, ...]) -> None:
+    if ours == theirs:
+        return
+    for index in range(max(len(ours), len(theirs))):
+        our_slot = ours[index] if index < len(ours) else None
+        their_slot = theirs[index] if index < len(theirs) else None
+        if our_slot != their_slot:
+            break
+    raise CacheError(
+        f"the cache {path} has another scene axis: {len(theirs)} scenes in the cache, {len(ours)} now; they first "
+        f"differ at place {index}: {their_slot} in the cache, {our_slot} now. The axis is the whole split, whatever "
+        f"--scenes says; give the new scenes a cache of their own: make cache-teacher CACHE={path}-2"
+    )
