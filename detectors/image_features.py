@@ -18,7 +18,7 @@ def image_features(
     """
     in_turn = images.device.type == "cpu" and not torch.is_grad_enabled() and not backbone.training
     per_pass = max(1, PIXELS_PER_CPU_PASS // (images.shape[-2] * images.shape[-1])) if in_turn else len(images)
-    passes = [neck(backbone(part)) for part in images.split(per_pass)]
+    passes = [neck(backbone(part)) for part in torch.split(images, per_pass)]
     if len(passes) == 1:
         maps: tuple[Tensor, ...] = passes[0]
         return maps
