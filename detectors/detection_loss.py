@@ -1,7 +1,7 @@
 """The losses of all decoder layers: sigmoid focal loss on classes, L1 on box codes, over matched queries.
 
-As published, but for one thing: a loss that is NaN stays NaN. The original replaces it by zero, which hides a training
-that has diverged.
+As published, but for one thing: predictions that are NaN are an error. The original turns such a loss into zero, which
+hides a training that has diverged.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from detectors.config import LossConfig
 from detectors.matching import match
 from detectors.outputs import QueryOutputs
 from detectors.targets import BoxTargets
+from schemas.errors import UserError
 
 
 def detection_losses(
@@ -32,6 +33,7 @@ def detection_losses(
         UserError: predictions are not finite.
     """
     logits, boxes = queries.logits.float(), queries.boxes.float()
+    _check_finite(logits, boxes)
     class_targets = torch.zeros_like(logits)
     distance = boxes.new_zeros(len(boxes))
     matched = 0
@@ -51,6 +53,17 @@ def detection_losses(
         losses[f"{prefix}loss_cls"] = config.class_weight * focal[layer] / normaliser
         losses[f"{prefix}loss_bbox"] = config.box_weight * distance[layer] / normaliser
     return losses
+
+
+def _check_finite(logits: Tensor, boxes: Tensor) -> None:
+    finite = logits.isfinite().all() & boxes.isfinite().all()
+    if not finite:
+        bad = int((~logits.isfinite()).sum() + (~boxes.isfinite()).sum())
+        raise UserError(
+            f"{bad} of the detector's {logits.numel() + boxes.numel()} predicted numbers are NaN or infinite, so they"
+            " cannot be matched with annotations: training has diverged. Resume from the last checkpoint with a lower"
+            " learning rate, a smaller gradient-clip norm, or in float32."
+        )
 
 
 def _sigmoid_focal(

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from detectors.config import LossConfig
 from detectors.targets import BoxTargets
-from schemas.errors import UserError
 
 _MATCHED_CODES = 8
 """Velocity takes no part in the matching."""
@@ -40,18 +39,8 @@ def match(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For every decoder layer of one sample, the cheapest pairs (query indices, object indices).
 
-    Each object gets a query of its own, as far as there are queries.
-
-    Raises:
-        UserError: a prediction is not finite, so there is nothing to compare.
+    Each object gets a query of its own, as far as there are queries. Predictions must be finite.
     """
     costs: NDArray[np.float32] = match_cost(logits, boxes, targets, config).cpu().numpy()
-    if not np.isfinite(costs).all():
-        bad = int((~np.isfinite(boxes.cpu().numpy())).sum() + (~np.isfinite(logits.cpu().numpy())).sum())
-        raise UserError(
-            f"{bad} of the detector's predictions are NaN or infinite, so they cannot be matched with annotations:"
-            " training has diverged. Resume from the last checkpoint with a lower learning rate, a smaller"
-            " gradient-clip norm, or in float32."
-        )
     pairs = [linear_sum_assignment(cost) for cost in costs]
     return [(queries.astype(np.int64), objects.astype(np.int64)) for queries, objects in pairs]

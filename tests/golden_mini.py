@@ -178,7 +178,7 @@ def official_batch_slip(head: BEVFormerHead, batch: int) -> Iterator[None]:
 
 def golden_queries(number: int) -> QueryOutputs:
     """The official outputs of a case, to test losses and decoding by themselves."""
-    arrays = {name: torch.from_numpy(GOLDEN_MINI[f"case{number}_{name}"]) for name in ("hs", "cls", "bbox")}
+    arrays = {name: torch.tensor(GOLDEN_MINI[f"case{number}_{name}"]) for name in ("hs", "cls", "bbox")}
     positions = torch.cat(
         [
             torch.from_numpy(GOLDEN_MINI[f"case{number}_init_ref"])[None],
