@@ -64,7 +64,7 @@ def add_to_frames(layout: CacheLayout, group: CacheGroup, receipts: tuple[Receip
 
 def _read_index(layout: CacheLayout, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
     """Scene names and rows of the file; nothing when it is absent, damaged or another cache's, for it is derived."""
-    nothing: tuple[tuple[str, ...], pa.Table] = ((), FRAME_SCHEMA.empty_table())
+    nothing: tuple[tuple[str, ...], pa.Table] = ((), pa.Table.from_batches([], schema=FRAME_SCHEMA))
     try:
         table, facts = read_parquet(layout.frames)
         rows, names = table.cast(FRAME_SCHEMA), tuple(facts["scenes"])
@@ -87,4 +87,8 @@ def _by_scene(names: tuple[str, ...], rows: pa.Table, group: CacheGroup) -> dict
 
 def _concatenated(known: dict[str, pa.Table], group: CacheGroup) -> pa.Table:
     ordered = sorted(known, key=group.scene_indices.__getitem__)
-    return pa.concat_tables([known[name] for name in ordered]) if ordered else FRAME_SCHEMA.empty_table()
+    return (
+        pa.concat_tables([known[name] for name in ordered])
+        if ordered
+        else pa.Table.from_batches([], schema=FRAME_SCHEMA)
+    )

@@ -100,6 +100,7 @@ def create_group(layout: CacheLayout, group: CacheGroup) -> None:
     _refuse_occupied(layout)
     with disk_errors("creating the cache", layout.root):
         layout.workshop.mkdir(parents=True, exist_ok=True)
+        fsync_directory(layout.root.parent)
         with exclusive_lock(layout.creation_lock):
             if layout.group_document.exists():
                 return

@@ -193,13 +193,16 @@ class Cache:
         return {token: (scene_name, step) for token, scene_name, step in zip(*columns, strict=True)}
 
 
-def open_cache(path: Path) -> Cache:
+def open_cache(path: Path | str) -> Cache:
     """Open a cache for reading.
+
+    Args:
+        path: the cache folder.
 
     Raises:
         CacheError: there is none, or it is foreign, from the future, edited by hand, damaged or not readable.
     """
-    layout = CacheLayout(path)
+    layout = CacheLayout(Path(path))
     group = read_group(layout)
     return Cache(layout, group, load_frames(layout, group))
 

@@ -45,7 +45,8 @@ def listed_receipts(layout: CacheLayout, group: CacheGroup) -> tuple[str, ...]:
         CacheError: a receipt names a scene that the cache has no place for, or the folder cannot be listed.
     """
     with disk_errors("listing the receipts", layout.receipts):
-        found = {path.stem: path for path in layout.receipts.iterdir() if path.suffix == ".parquet"}
+        visible = [path for path in layout.receipts.iterdir() if not path.name.startswith(".")]
+        found = {path.stem: path for path in visible if path.suffix == ".parquet"}
     for name, path in found.items():
         if name not in group.scene_indices:
             raise CacheError(f"{path} is a receipt for a scene that this cache has no place for; remove the file")

@@ -127,7 +127,7 @@ class SceneWriter:
         self._usable = False
         with disk_errors(f"committing scene {self.slot.name}", self._layout.root):
             contents = {name: shard.finish() for name, shard in self._shards.items()}
-        receipt = Receipt(self.slot.name, rows, contents)
+        receipt = Receipt(self.slot.name, rows.replace_schema_metadata(None), contents)
         published = publish(self._layout, self._group, receipt, self._folder.path)
         self._discard()
         add_to_frames(self._layout, self._group, (receipt,) if published else ())

@@ -52,7 +52,7 @@ class CacheWriter:
                 f"scene {name} has no place in the cache {self.path}, which was made for the {len(self._group.slots)} "
                 f"scenes of split {split}; name its own cache with CACHE=..."
             )
-        if self._layout.receipt(name).exists():
+        if name in self.committed():
             raise CacheError(f"scene {name} is in the cache {self.path} already; finished scenes are never rewritten")
         return SceneWriter(self._layout, self._group, self._group.slot(name))
 
@@ -89,9 +89,9 @@ def open_for_writing(path: Path, manifest: Manifest, scenes: Sequence[SceneSlot]
 
 
 def _refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest) -> None:
-    differing = differing_fields(_readable_fields(ours), _readable_fields(theirs))
-    if not differing:
+    if not differing_fields(ours.hashed_fields(), theirs.hashed_fields()):
         return
+    differing = differing_fields(_readable_fields(ours), _readable_fields(theirs))
     lines = [f"  {name}: {theirs_value} in the cache, {our_value} now" for name, our_value, theirs_value in differing]
     raise CacheError(
         f"the cache {path} was made differently, and a cache holds one kind of feature only:\n"
