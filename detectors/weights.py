@@ -1,4 +1,4 @@
-"""Weights in and out: published PyTorch checkpoints and our own safetensors files. Loading never runs code of a file."""
+"""Weights in and out: published PyTorch checkpoints and our own safetensors. Loading never runs code of a file."""
 
 import os
 import pickle
