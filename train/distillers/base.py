@@ -1,6 +1,7 @@
 """What every distiller offers, and what it is given."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float
@@ -14,6 +15,9 @@ from schemas.features import FeatureSpec
 from schemas.manifest import Manifest
 from train.adapters import require_equal_extents
 from train.targets import TeacherTargets
+
+CACHED_DIMS: Mapping[str, tuple[str, ...]] = {"bev": ("y", "x", "channel")}
+"""Dimensions after (scene, step) that distillers take a cached feature to have."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Save and restore everything a run needs to go on as if it had never stopped."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from schemas.errors import CheckpointError
+from schemas.manifest import differing_fields
+from train.clips import ClipPosition
+
+FORMAT = "bev-teacher-cache training state 1"
+
+Identity = Mapping[str, Any]
+"""What a checkpoint belongs to, as plain JSON values: detector, options, data set, cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """The parts that training changes.
+
+    Attributes:
+        learner: detector and distillers.
+        optimizer: with its moments. The learning rate is a function of the step and needs no state.
+        scaler: of float16 losses; inert otherwise.
+        device: whose random streams are kept.
+    """
+
+    learner: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+
+
+def save_checkpoint(path: Path, state: TrainingState, step: int, position: ClipPosition, identity: Identity) -> None:
+    """Write a checkpoint; the caller sees to it that the name becomes visible at once.
+
+    Args:
+        path: the file.
+        state: what training has changed.
+        step: steps done.
+        position: where the sequence of clips goes on.
+        identity: what it belongs to.
+    """
+    cuda = state.device.type == "cuda"
+    torch.save(
+        {
+            "format": FORMAT,
+            "identity": json.dumps(identity),
+            "step": step,
+            "epoch": position.epoch,
+            "position": position.position,
+            "learner": state.learner.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "scaler": state.scaler.state_dict(),
+            "random_cpu": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(state.device) if cuda else None,
+        },
+        path,
+    )
+
+
+def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> tuple[int, ClipPosition]:
+    """Put a checkpoint back, in place.
+
+    Args:
+        path: the file.
+        state: what to restore; built as for a new run.
+        identity: what the run is now.
+
+    Returns:
+        Steps done, and where the sequence of clips goes on.
+
+    Raises:
+        CheckpointError: it cannot be read, or it belongs to another detector, recipe, data set or cache: every
+            differing field is named with both values.
+    """
+    content = _read(path)
+    differing = differing_fields(identity, json.loads(content["identity"]))
+    if differing:
+        lines = "\n".join(f"  {name}: {ours!r} now, {theirs!r} in the checkpoint" for name, ours, theirs in differing)
+        raise CheckpointError(
+            f"{path} was written by another run and cannot be continued with these options:\n{lines}\n"
+            "Give the options it was started with (--recipe with the recipe.yaml beside it), "
+            "or start afresh in another folder with OUT=..."
+        )
+    state.learner.load_state_dict(content["learner"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.scaler.load_state_dict(content["scaler"])
+    torch.set_rng_state(content["random_cpu"])
+    if state.device.type == "cuda" and content["random_cuda"] is not None:
+        torch.cuda.set_rng_state(content["random_cuda"], state.device)
+    return content["step"], ClipPosition(content["epoch"], content["position"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a training state ({str(error).partition(chr(10))[0]}). "
+            "Remove it to start afresh, or restore it from a copy."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format", "none stated") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"{path} is no training state of this program: expected format {FORMAT!r}, got {found!r}. "
+            "Remove it to start afresh, or choose another folder with OUT=..."
+        )
+    return content

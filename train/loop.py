@@ -1,0 +1,164 @@
+"""The training loop: take a batch, step, log, save; whatever happens, nothing that was learnt is lost.
+
+It prints nothing: ``on_step`` is told of every step, and the caller draws.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from detectors.weights import save_weights
+from schemas.errors import UserError
+from train.batches import BatchStream, TrainingBatch
+from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from train.clips import ClipPlan, ClipPosition
+from train.interruption import stop_on_signal
+from train.learner import Learner
+from train.metrics_log import MetricsLog, StepReport, tensorboard_writer
+from train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from train.run import TrainingRun, check_run, clip_plan, distillers_of, planned_batches
+from train.run_folder import RunFolder, open_run_folder
+from train.step import train_step
+from train.stream import TargetWindow, TeacherStream
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps done in all.
+        finished: the last step of the options is done.
+        interrupted: Ctrl-C or SIGTERM ended it early; the same command goes on.
+        weights: file with the detector's weights as they are now.
+    """
+
+    step: int
+    finished: bool
+    interrupted: bool
+    weights: Path
+
+
+def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: int | None = None) -> TrainOutcome:
+    """Train until the last step, ``max_steps``, Ctrl-C or an error, going on from the folder's checkpoint if any.
+
+    Seeds torch's global random stream with ``options.seed``: dropout draws from no other.
+
+    Args:
+        run: what to train, on what.
+        on_step: called after every step.
+        max_steps: stop when this many steps are done in all; the schedule stays that of ``options.steps``.
+
+    Raises:
+        UserError: input that cannot work, a folder in use, missing or damaged data, a loss that is not finite. Once
+            steps have been done the state after the last whole one is saved first, and the message names the step.
+    """
+    check_run(run)
+    torch.manual_seed(run.options.seed)
+    learner = Learner(run.detector, distillers_of(run), run.options.precision).to(run.device)
+    plan = clip_plan(run)
+    with open_run_folder(run.out) as folder:
+        return _Loop(run, learner, plan, folder).go(on_step, max_steps)
+
+
+class _Loop:
+    """One process's training from its checkpoint on."""
+
+    def __init__(self, run: TrainingRun, learner: Learner, plan: ClipPlan, folder: RunFolder) -> None:
+        self.run, self.options, self.plan, self.folder = run, run.options, plan, folder
+        self.state = TrainingState(
+            learner=learner,
+            optimizer=build_optimizer(learner.detector, learner.distillers, run.options.optimizer),
+            scaler=torch.amp.GradScaler(run.device.type, enabled=run.options.precision == "float16"),
+            device=run.device,
+        )
+        self.teacher_frames = learner.distillers.teacher_frames
+        self.features = learner.distillers.requires
+        self.step, self.position = 0, ClipPosition()
+        if folder.checkpoint.exists():
+            self.step, self.position = load_checkpoint(folder.checkpoint, self.state, run.identity())
+        self.saved_step = self.step
+
+    def go(self, on_step: Callable[[StepReport], None], max_steps: int | None) -> TrainOutcome:
+        last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)
+        tensorboard = tensorboard_writer(self.folder.tensorboard, self.step)
+        self.state.learner.train()
+        with (
+            MetricsLog(self.folder.metrics, self.step, tensorboard) as log,
+            stop_on_signal() as stop,
+            self._saving_what_was_learnt(),
+            self._batches() as batches,
+        ):
+            while self.step < last and not stop.requested:
+                report = self._next_step(batches)
+                if self.step % self.options.log_every == 0:
+                    log.write(report)
+                if self.step % self.options.checkpoint_every == 0:
+                    self._save()
+                on_step(report)
+        save_weights(self.run.detector, self.folder.weights)
+        return TrainOutcome(
+            step=self.step,
+            finished=self.step >= self.options.steps,
+            interrupted=stop.requested and self.step < last,
+            weights=self.folder.weights,
+        )
+
+    def _next_step(self, batches: Iterator[TrainingBatch]) -> StepReport:
+        asked = perf_counter()
+        batch = next(batches)
+        data_s = perf_counter() - asked
+        steps_per_epoch = -(-self.plan.clips_per_epoch // self.options.batch_size)
+        lr = learning_rate(self.step, self.options.steps, steps_per_epoch, self.options.optimizer)
+        set_learning_rate(self.state.optimizer, lr)
+        done = train_step(self.state, batch, self.options.optimizer.max_grad_norm)
+        self.step, self.position = self.step + 1, batch.after
+        return StepReport(
+            step=self.step,
+            epoch=batch.after.epoch,
+            lr=lr,
+            loss=sum(done.terms.values()),
+            terms=done.terms,
+            grad_norm=done.grad_norm,
+            seconds={"data": data_s, "forward": done.forward_s, "backward": done.backward_s},
+        )
+
+    @contextmanager
+    def _batches(self) -> Iterator[BatchStream]:
+        """The batches from here on, with the threads that prepare them."""
+        run, stream = self.run, self.options.stream
+        with ExitStack() as open_streams:
+            teacher: TeacherStream | None = None
+            if run.reads_cache and run.cache is not None:
+                window = TargetWindow(self.features, self.teacher_frames, self.options.batch_size)
+                teacher = open_streams.enter_context(TeacherStream(run.cache, window, stream, run.device))
+            planned = planned_batches(self.plan, self.options, self.step, self.position)
+            grid = run.detector.config.grid
+            yield open_streams.enter_context(BatchStream(planned, run.load_frame, teacher, grid, stream, run.device))
+
+    @contextmanager
+    def _saving_what_was_learnt(self) -> Iterator[None]:
+        """Save when the block ends, also by an error that the user can mend, which is then told with its step."""
+        try:
+            yield
+        except UserError as error:
+            self._save()
+            raise type(error)(f"training stopped at step {self.step + 1}: {error}{self._where_saved()}") from error
+        self._save()
+
+    def _save(self) -> None:
+        if self.step > self.saved_step:
+            identity, step, position = self.run.identity(), self.step, self.position
+            self.folder.write(
+                self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, step, position, identity)
+            )
+            self.saved_step = self.step
+
+    def _where_saved(self) -> str:
+        if self.step == 0:
+            return ""
+        return f" The state after step {self.step} is in {self.folder.checkpoint}; the same command goes on from it."

@@ -1,0 +1,119 @@
+"""The numbers of a run as it goes: JSON lines for programs, TensorBoard for people."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from schemas.errors import UserError
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did, as it is logged.
+
+    Attributes:
+        step: steps done, this one included.
+        epoch: of the batch, 0-based.
+        lr: learning rate of the main parameter group.
+        loss: sum of ``terms``.
+        terms: weighted loss terms by name.
+        grad_norm: L2 norm of all gradients before clipping.
+        seconds: ``data`` (waiting for the batch), ``forward``, ``backward`` (with the update).
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    terms: dict[str, float]
+    grad_norm: float
+    seconds: dict[str, float]
+
+
+class ScalarWriter(Protocol):
+    """The part of TensorBoard's writer that is used."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
+        """Record one number."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+
+class MetricsLog:
+    """Appends one line per logged step; use it as a context manager.
+
+    A resumed run first drops what was logged after its checkpoint, so that the file reads as one uninterrupted run.
+
+    Args:
+        path: the JSON-lines file.
+        steps_done: lines of later steps are dropped; 0 starts an empty file.
+        tensorboard: a writer that gets the same numbers, or None.
+
+    Raises:
+        UserError: an existing file is not a metrics log.
+    """
+
+    def __init__(self, path: Path, steps_done: int, tensorboard: ScalarWriter | None) -> None:
+        kept = _lines_until(path, steps_done)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(kept))
+        partial.replace(path)
+        self._file = path.open("a")
+        self._tensorboard = tensorboard
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def write(self, report: StepReport) -> None:
+        """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard."""
+        numbers = asdict(report)
+        self._file.write(json.dumps(numbers) + "\n")
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                for tag, number in _flat(name, value):
+                    self._tensorboard.add_scalar(tag, number, report.step)
+
+
+def tensorboard_writer(folder: Path, steps_done: int) -> ScalarWriter:
+    """A TensorBoard writer; a resumed run hides what was logged after its checkpoint."""
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  a second of imports
+
+    writer: ScalarWriter = SummaryWriter(str(folder), purge_step=steps_done + 1)
+    return writer
+
+
+def _lines_until(path: Path, steps_done: int) -> list[str]:
+    """Whole lines of steps up to this one; a last line cut short by a crash is dropped."""
+    if steps_done == 0 or not path.exists():
+        return []
+    kept = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number} is no metrics of a training run ({error!r}). "
+                "Restore or remove the file, or choose another folder with OUT=..."
+            ) from error
+        if step <= steps_done:
+            kept.append(line)
+    return kept
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, float]]:
+    if isinstance(value, dict):
+        return [(f"{name}/{key}", float(number)) for key, number in value.items()]
+    return [(name, float(value))]

@@ -1,0 +1,76 @@
+"""How a training run goes. The part of a recipe that the student stage reads."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from train.clips import ClipOptions
+from train.distiller_catalogue import DistillationOptions
+from train.stream import StreamOptions
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class OptimizerOptions(BaseModel):
+    """AdamW as published for BEVFormer.
+
+    Attributes:
+        lr: learning rate at the top of the schedule.
+        backbone_lr_factor: of the image backbone's learning rate.
+        weight_decay: on every trained parameter.
+        max_grad_norm: gradients are scaled down to this L2 norm over all parameters.
+        warmup_steps: linear warm-up from ``warmup_from`` · lr.
+        warmup_from: where the warm-up starts, as a fraction.
+        floor: where the cosine ends, as a fraction of lr.
+        cosine: ``per-step`` lowers the rate at every step. ``per-epoch`` is the published schedule, which follows the
+            same curve but holds it from one epoch's start to the next; the two agree at every epoch's first step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: float = Field(default=2e-4, gt=0)
+    backbone_lr_factor: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=35.0, gt=0)
+    warmup_steps: int = Field(default=500, ge=0)
+    warmup_from: float = Field(default=1 / 3, gt=0, le=1)
+    floor: float = Field(default=1e-3, ge=0, le=1)
+    cosine: Literal["per-step", "per-epoch"] = "per-step"
+
+
+class TrainOptions(BaseModel):
+    """A run, but for the detector, the data and the cache.
+
+    Attributes:
+        steps: length of the run; the schedule is spread over it.
+        batch_size: clips per step and process.
+        clips: how clips are cut.
+        history_from_step: before this step the student sees supervised frames alone. Single frames are faster, and a
+            student that starts on them learns sooner than one that starts on clips.
+        precision: of the detector's forward and backward pass; losses of distillers are always in float32.
+            ``float16`` scales the loss and needs CUDA.
+        seed: of the order of clips and of everything random in training.
+        distillation: which distillers, and their weights.
+        optimizer: learning rate and schedule.
+        stream: threads and look-ahead; changes no number.
+        log_every: steps between lines of ``metrics.jsonl``; changes no number.
+        checkpoint_every: steps between checkpoints; changes no number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(default=1, ge=1)
+    clips: ClipOptions = ClipOptions()
+    history_from_step: int = Field(default=0, ge=0)
+    precision: Precision = "float32"
+    seed: int = Field(default=0, ge=0)
+    distillation: DistillationOptions = DistillationOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    stream: StreamOptions = StreamOptions()
+    log_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+
+    def what_changes_numbers(self) -> dict[str, object]:
+        """The options that a resumed run must share with the run it continues, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"stream", "log_every", "checkpoint_every"})

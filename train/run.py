@@ -1,0 +1,139 @@
+"""What a training run is made of, checked before the first step."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from cache.reading import Cache
+from detectors.bevformer import BEVFormer
+from scenes.images import load_inputs
+from scenes.scene_tables import SceneTables
+from schemas.errors import CacheError, RecipeError
+from schemas.frame_index import frame_table
+from schemas.frames import CameraInputs
+from train.checkpoint import Identity
+from train.clips import ClipPlan, ClipPosition, PlannedBatch
+from train.distiller_catalogue import DistillerSet, build_distillers, needs_cache
+from train.distillers.base import CACHED_DIMS, DistillationSetting
+from train.options import TrainOptions
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A detector, the frames it trains on, and what it learns from.
+
+    Attributes:
+        detector: changed in place, on ``device``.
+        tables: where images and annotations come from.
+        scene_names: scenes to train on.
+        cache: the teacher's cache, or None to train from annotations alone; not read by the distiller ``none``.
+        options: the run's settings.
+        out: the run's folder. If it holds a checkpoint, the run goes on from there.
+        device: where to compute.
+        allow_untrained_teacher: accept a cache made with random weights.
+    """
+
+    detector: BEVFormer
+    tables: SceneTables
+    scene_names: tuple[str, ...]
+    cache: Cache | None
+    options: TrainOptions
+    out: Path
+    device: torch.device
+    allow_untrained_teacher: bool = False
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether any distiller needs the cache."""
+        return needs_cache(self.options.distillation.names)
+
+    def load_frame(self, sample_token: str) -> CameraInputs:
+        """Decode one frame for the detector."""
+        preprocessing = self.detector.config.preprocessing
+        return load_inputs(self.tables.frame(sample_token), self.tables.data_root, preprocessing)
+
+    def identity(self) -> Identity:
+        """What a checkpoint of this run belongs to."""
+        scenes = hashlib.sha256("\n".join(sorted(self.scene_names)).encode()).hexdigest()
+        return {
+            "detector": self.detector.config.model_dump(mode="json"),
+            "options": self.options.what_changes_numbers(),
+            "data": {
+                "version": self.tables.version,
+                "tables_sha256": self.tables.tables_sha256,
+                "scenes": f"{len(self.scene_names)} scenes, sha256 {scenes[:16]}",
+            },
+            "cache": self.cache.manifest.fingerprint if self.reads_cache and self.cache is not None else "none",
+        }
+
+
+def check_run(run: TrainingRun) -> None:
+    """Refuse what cannot work, before anything is computed or written.
+
+    Raises:
+        CacheError: the cache was made from other tables, for other classes or another extent, by an untrained
+            teacher, or lacks a scene or feature that is needed.
+        RecipeError: a precision that the device does not have, or a distiller without a cache.
+    """
+    if run.options.precision == "float16" and run.device.type != "cuda":
+        raise RecipeError(
+            f"precision float16 needs --device cuda, got {run.device.type}. Use bfloat16 or float32, "
+            "e.g. --set train.precision=bfloat16"
+        )
+    if not run.reads_cache or run.cache is None:
+        return
+    teacher = run.cache.manifest.teacher
+    if teacher.untrained and not run.allow_untrained_teacher:
+        raise CacheError(
+            f"the cache {run.cache.path} was made by an untrained teacher ({teacher.name} with random weights), from "
+            "which nothing can be learnt. Make one with a trained teacher: make cache-teacher CHECKPOINT=<weights> "
+            'CACHE=<another folder>; or, for a dry run, give ARGS="--allow-untrained-teacher"'
+        )
+    run.cache.require_scenes(run.scene_names)
+
+
+def distillers_of(run: TrainingRun) -> DistillerSet:
+    """The run's distillers, sized for its student and its cache.
+
+    Raises:
+        CacheError, RecipeError: as ``check_run``.
+    """
+    if not run.reads_cache or run.cache is None:
+        return build_distillers(run.options.distillation, None)
+    config = run.detector.config
+    setting = DistillationSetting(config.grid, config.embed_dims, run.cache.manifest)
+    distillers = build_distillers(run.options.distillation, setting)
+    run.cache.compare_with(
+        tables_sha256=run.tables.tables_sha256,
+        class_names=config.class_names,
+        extent_m=config.grid.extent_m,
+        required={name: CACHED_DIMS[name] for name in distillers.requires},
+    )
+    return distillers
+
+
+def clip_plan(run: TrainingRun) -> ClipPlan:
+    """The run's sequence of clips: from the cache's frame index, or from the tables where no cache is read.
+
+    Raises:
+        DataError: no frame has both images and labels.
+    """
+    if run.reads_cache and run.cache is not None:
+        chosen = pa.array([name in set(run.scene_names) for name in run.cache.frames["scene_name"].to_pylist()])
+        frames = run.cache.frames.filter(chosen)
+    else:
+        frames = pa.concat_tables([frame_table(run.tables.frames(name)) for name in run.scene_names])
+    return ClipPlan(frames, run.options.clips, run.options.seed)
+
+
+def planned_batches(plan: ClipPlan, options: TrainOptions, step: int, start: ClipPosition) -> Iterator[PlannedBatch]:
+    """Endless batches from a step on; those before ``history_from_step`` are single frames."""
+    for number, planned in enumerate(plan.batches(start, options.batch_size), start=step):
+        if number < options.history_from_step:
+            yield PlannedBatch(tuple(clip.without_history() for clip in planned.clips), planned.after)
+        else:
+            yield planned
