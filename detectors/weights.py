@@ -19,6 +19,7 @@ COUNTER = "num_batches_tracked"
 """A batch norm's counter. Old checkpoints lack it and nothing here reads it, so its absence is no difference."""
 
 _NAMES_SHOWN = 3
+_BEFORE_TORCH_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, EOFError, OSError, RuntimeError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"{path}: expected safetensors or a PyTorch checkpoint, but the file cannot be read as one ({reason}). "
@@ -136,11 +137,15 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path) -> object:
-    """What ``torch.save`` wrote, with pickled code refused and, in today's zip form, checksums verified."""
-    if not zipfile.is_zipfile(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    """What ``torch.save`` wrote, with checksums verified and anything but tensors and plain values refused."""
+    with path.open("rb") as file:
+        if file.read(len(_BEFORE_TORCH_1_6)) == _BEFORE_TORCH_1_6:
+            raise CheckpointError(
+                f"{path}: expected the zip form that PyTorch writes since 1.6, got the one before it, which has no "
+                "checksums. Convert it: torch.save(torch.load(FILE, weights_only=True), NEW_FILE)."
+            )
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()  # a memory map would not notice
+        damaged = archive.testzip()  # the memory map below would not notice
     if damaged is not None:
         raise zipfile.BadZipFile(f"bad checksum of {damaged}")
     foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
