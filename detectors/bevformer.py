@@ -12,6 +12,8 @@ from detectors.ego_motion import aligned_history, relative_can_bus, state_after
 from detectors.fpn import FPN
 from detectors.grid_mask import grid_mask
 from detectors.head import BEVFormerHead
+from detectors.heatmap_loss import heatmap_losses
+from detectors.heatmap_queries import CellPredictions
 from detectors.image_features import image_features
 from detectors.inputs import CameraBatch
 from detectors.outputs import DetectorFeatures, TemporalAttention, TemporalState
@@ -50,10 +52,13 @@ class BEVFormer(nn.Module):
         if self.training:
             images = grid_mask(images, self.config.grid_mask_probability)
         bev, temporal = self._encode(batch, images, previous)
+        queries, cells = self.pts_bbox_head.detect(bev)
         features = DetectorFeatures(
             bev=bev.reshape(len(bev), *self.config.grid.shape, -1),
-            queries=self.pts_bbox_head.detect(bev),
+            queries=queries,
             temporal=temporal,
+            heatmap=None if cells is None else cells.heatmap,
+            cell_boxes=None if cells is None else cells.boxes,
         )
         return features, state_after(batch, bev)
 
@@ -73,7 +78,12 @@ class BEVFormer(nn.Module):
             UserError: predictions are not finite.
         """
         targets = targets_of(annotations, self.config.grid, features.bev.device)
-        return detection_losses(features.queries, targets, self.pts_bbox_head.code_weights, self.config.loss)
+        code_weights = self.pts_bbox_head.code_weights
+        losses = detection_losses(features.queries, targets, code_weights, self.config.loss)
+        if features.heatmap is not None and features.cell_boxes is not None:
+            cells = CellPredictions(features.heatmap, features.cell_boxes)
+            losses |= heatmap_losses(cells, targets, code_weights, self.config)
+        return losses
 
     def decode(self, features: DetectorFeatures) -> list[Boxes]:
         """Scored detections of every sample, best first."""

@@ -46,6 +46,20 @@ def refine(
     return moved, torch.cat([center_m[..., :2], change[..., 2:4], center_m[..., 2:], change[..., 5:]], dim=-1)
 
 
+def from_ray_frame(
+    code: Float32[Tensor, "batch box 10"], center_m: Float32[Tensor, "*batch box 2"]
+) -> Float32[Tensor, "batch box 10"]:
+    """Turn yaw and velocity given relative to the ray from the sensor to ``center_m`` into LiDAR axes.
+
+    In the ray's frame x points away from the sensor and y to the left of that. The other entries stay.
+    """
+    cos, sin = (center_m / center_m.norm(dim=-1, keepdim=True).clamp(min=1e-6)).unbind(-1)
+    sin_yaw, cos_yaw, away, left = code[..., 6:].unbind(-1)
+    # The convention's yaw runs clockwise, against the ray's angle.
+    turned = [sin_yaw * cos - cos_yaw * sin, cos_yaw * cos + sin_yaw * sin, away * cos - left * sin]
+    return torch.cat([code[..., :6], torch.stack([*turned, away * sin + left * cos], dim=-1)], dim=-1)
+
+
 def encode_boxes(boxes: Boxes) -> NDArray[np.float32]:
     """(N, 10) codes. Published name "normalize", though nothing is divided by the range."""
     code = np.empty((len(boxes), 10), dtype=np.float32)

@@ -45,7 +45,7 @@ def detection_losses(
             class_targets[layer, sample, chosen, target.labels[given]] = 1
             errors = (boxes[layer, sample, chosen] - target.codes[given]).abs()
             distance[layer] = distance[layer] + (errors * code_weights).sum()
-    normaliser = _mean_over_ranks(boxes.new_tensor(float(matched))).clamp(min=1)
+    normaliser = mean_over_ranks(boxes.new_tensor(float(matched))).clamp(min=1)
     focal = _sigmoid_focal(logits, class_targets, config).sum(dim=(1, 2, 3))
     losses = {}
     for layer in range(len(boxes)):
@@ -77,7 +77,8 @@ def _sigmoid_focal(
     return balance * wrong**config.focal_gamma * entropy
 
 
-def _mean_over_ranks(value: Float32[Tensor, ""]) -> Float32[Tensor, ""]:
+def mean_over_ranks(value: Float32[Tensor, ""]) -> Float32[Tensor, ""]:
+    """The mean of a number over all training processes; the number itself where there is one. Changes its input."""
     if not (dist.is_available() and dist.is_initialized()):
         return value
     dist.all_reduce(value)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from detectors.box_code import refine
 from detectors.config import BOX_CODE_LENGTH, BEVFormerConfig
 from detectors.ego_motion import BevHistory
+from detectors.heatmap_queries import CellPredictions, HeatmapQueries
 from detectors.outputs import QueryOutputs, TemporalAttention
+from detectors.query_start import FirstGuess, QueryStart
 from detectors.spatial_cross_attention import CameraFeatures
 from detectors.transformer import Transformer
 from schemas.bev_grid import BevGrid
@@ -41,13 +43,19 @@ class BEVFormerHead(nn.Module):
         super().__init__()
         channels, layers = config.embed_dims, config.decoder.layers
         self.grid = config.grid
+        self.starts_from_heatmap = config.head.heatmap_queries
         self.code_weights = nn.Parameter(torch.tensor(config.loss.code_weights), requires_grad=False)
         self.positional_encoding = BevPositionEmbedding(config.grid, channels)
         self.bev_embedding = nn.Embedding(config.grid.rows * config.grid.cols, channels)
-        self.query_embedding = nn.Embedding(config.decoder.queries, 2 * channels)
         self.transformer = Transformer(config)
         self.cls_branches = _copies(_class_branch(channels, len(config.class_names)), layers)
         self.reg_branches = _copies(_box_branch(channels), layers)
+        if config.head.heatmap_queries:
+            self.heatmap_queries = HeatmapQueries(config)
+            for branch in (*self.cls_branches, *self.reg_branches):
+                _correct_nothing_at_first(branch)
+        else:
+            self.query_embedding = nn.Embedding(config.decoder.queries, 2 * channels)
 
     def encode(
         self, cameras: CameraFeatures, can_bus: Float64[Tensor, "batch 18"], history: BevHistory | None
@@ -60,24 +68,46 @@ class BEVFormerHead(nn.Module):
         bev, temporal = self.transformer.encoder(queries, self.positional_encoding(), cameras, history)
         return bev, temporal
 
-    def detect(self, bev: Float[Tensor, "batch cell channel"]) -> QueryOutputs:
-        """Objects of one frame, after every decoder layer."""
-        position, content = self.query_embedding.weight.expand(len(bev), -1, -1).chunk(2, dim=-1)
+    def detect(self, bev: Float[Tensor, "batch cell channel"]) -> tuple[QueryOutputs, CellPredictions | None]:
+        """Objects of one frame after every decoder layer; and the cells' predictions, where queries start from them."""
+        if not self.starts_from_heatmap:
+            return self._decode(bev, self._learned_start(len(bev))), None
+        start, cells = self.heatmap_queries(bev)
+        return self._decode(bev, start), cells
+
+    def _learned_start(self, batch: int) -> QueryStart:
+        position, content = self.query_embedding.weight.expand(batch, -1, -1).chunk(2, dim=-1)
         reference = self.transformer.reference_points(position).float().sigmoid()
-        features, positions, logits, boxes = [], [reference], [], []
+        return QueryStart(content, position, reference)
+
+    def _decode(self, bev: Float[Tensor, "batch cell channel"], start: QueryStart) -> QueryOutputs:
+        x, reference, guess = start.content, start.reference, start.guess
+        features, positions, all_logits, all_boxes = [], [reference], [], []
         layers = zip(self.transformer.decoder.layers, self.cls_branches, self.reg_branches, strict=True)
-        x = content
         for layer, classify, regress in layers:
-            x = layer(x, position, reference[..., :2], bev)
+            x = layer(x, start.position, reference[..., :2], bev)
             # Boxes are metres within a hundred: half precision would round them to decimetres.
             with torch.autocast(x.device.type, enabled=False):
-                moved, box = refine(reference, regress(x.float()), self.grid)
-                logits.append(classify(x.float()))
+                logits, change = classify(x.float()), regress(x.float())
+                if guess is not None:
+                    logits, change = guess.corrected(logits, change)
+                moved, boxes = refine(reference, change, self.grid)
             reference = moved.detach()
+            if guess is not None:
+                guess = FirstGuess(logits.detach(), boxes.detach())
             features.append(x)
             positions.append(reference)
-            boxes.append(box)
-        return QueryOutputs(torch.stack(features), torch.stack(positions), torch.stack(logits), torch.stack(boxes))
+            all_logits.append(logits)
+            all_boxes.append(boxes)
+        return QueryOutputs(*(torch.stack(part) for part in (features, positions, all_logits, all_boxes)))
+
+
+def _correct_nothing_at_first(branch: nn.Module) -> None:
+    """Zero a branch's last layer: its output is added to a first guess, which then stands until there is a reason."""
+    last = list(branch.children())[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 def _class_branch(channels: int, classes: int) -> nn.Sequential:

@@ -71,9 +71,11 @@ class DetectorFeatures:
         queries: object queries after every decoder layer.
         temporal: sampling pattern of the last encoder layer.
         heatmap: class logits per cell, where the queries start from a heatmap; else None.
+        cell_boxes: box codes per cell, likewise.
     """
 
     bev: Float[Tensor, "batch row col channel"]
     queries: QueryOutputs
     temporal: TemporalAttention
     heatmap: Float[Tensor, "batch class row col"] | None = None
+    cell_boxes: Float[Tensor, "batch row col 10"] | None = None

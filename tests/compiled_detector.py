@@ -20,7 +20,7 @@ def main() -> None:
         inputs = cameras_of(case), can_bus_of(case), history_of(case)
         bev, _ = head.encode(*inputs)
         encoder = max(encoder, float((encode(*inputs)[0] - bev).abs().max()))
-        decoder = max(decoder, float((detect(bev).boxes - head.detect(bev).boxes).abs().max()))
+        decoder = max(decoder, float((detect(bev)[0].boxes - head.detect(bev)[0].boxes).abs().max()))
     print(f"encoder_difference={encoder}")
     print(f"decoder_difference={decoder}")
 

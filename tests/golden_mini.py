@@ -121,7 +121,7 @@ def run_case(number: int) -> Arrays:
         official_batch_slip(head, len(case.frames)),
     ):
         bev, _ = head.encode(cameras, can_bus_of(case), history)
-        queries = head.detect(bev)
+        queries, _ = head.detect(bev)
     named = {"bev_embed": bev.transpose(0, 1), "enc_layers": torch.stack([outputs[0][0] for outputs in layers])}
     named |= _query_tensors(queries) | _camera_tensors(head, cameras)
     named |= {"tsa_loc": temporal.by_source(0), "tsa_w": temporal.by_source(1)}

@@ -109,7 +109,7 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     exact, _ = head.encode(cameras_of(case), can_bus_of(case), history_of(case))
     with torch.autocast("cpu", dtype=dtype):
         half, temporal = head.encode(cameras_of(case), can_bus_of(case), history_of(case))
-        queries = head.detect(half)
+        queries, _ = head.detect(half)
     assert temporal.offsets.dtype == temporal.weights.dtype == queries.boxes.dtype == torch.float32
     # Eight bits of mantissa through three layers of order-one activations.
     assert (half.float() - exact).abs().mean() < 0.02
