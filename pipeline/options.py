@@ -1,0 +1,59 @@
+"""The options of the programs, each declared once. Their names are a promise: docs and scripts rely on them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Name of a shipped recipe, or a recipe.yaml.", metavar="NAME|FILE.yaml")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one value of the recipe; may be repeated.", metavar="dotted.key=value"),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="nuScenes directory. Default: the embedded synthetic world.", metavar="DIR"),
+]
+VersionOption = Annotated[str | None, typer.Option("--version", help="nuScenes version.", metavar="v1.0-trainval")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Split of the version. Default: its training split.", metavar="NAME")
+]
+ScenesOption = Annotated[
+    str | None, typer.Option("--scenes", help="Only these scenes of the split.", metavar="scene-0001,scene-0002")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Weights of the detector: .pth as published, or .safetensors.", metavar="FILE"),
+]
+UntrainedOption = Annotated[
+    bool, typer.Option("--untrained", help="Dry run: seeded random teacher weights, recorded in the cache.")
+]
+AllowUntrainedOption = Annotated[
+    bool,
+    typer.Option("--allow-untrained-teacher", help="Train from a cache that was made with --untrained."),
+]
+ArraysOption = Annotated[
+    str | None, typer.Option("--arrays", help="Features to cache. Default: the recipe's.", metavar="bev,query_boxes")
+]
+TierOption = Annotated[
+    str | None, typer.Option("--tier", help="Precision of the store: int8 or float16.", metavar="int8|float16")
+]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache", help="The teacher cache. Default: out/<recipe>/teacher-cache.", metavar="DIR")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Where the program writes.", metavar="DIR")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where the networks run.", metavar="cpu|cuda")]
+DistillerOption = Annotated[
+    str | None, typer.Option("--distiller", help="Distillers to apply together, or none.", metavar="NAME[,NAME]")
+]
+MaxStepsOption = Annotated[
+    int | None, typer.Option("--max-steps", min=1, help="Stop after this many training steps.", metavar="N")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and clip order.", metavar="N")]
+
+
+def comma_separated(text: str | None) -> tuple[str, ...]:
+    """The parts of ``a,b``; none for None."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

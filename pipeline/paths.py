@@ -1,0 +1,25 @@
+"""Where the programs keep things: everything under ``out/``, one folder a recipe."""
+
+from pathlib import Path
+
+from pipeline.recipe import Recipe
+
+OUT = Path("out")
+WORLD_FOLDER = OUT / "scenes"
+INDEX_FOLDER = OUT / "index"
+
+
+def cache_folder(recipe: Recipe) -> Path:
+    """The default place of the recipe's teacher cache."""
+    return OUT / recipe.name / "teacher-cache"
+
+
+def teacher_folder(recipe: Recipe) -> Path:
+    """The default place of a teacher that the recipe trains itself."""
+    return OUT / recipe.name / "teacher"
+
+
+def student_folder(recipe: Recipe) -> Path:
+    """The default place of a student run; students of other distillers or seeds get folders of their own."""
+    training = recipe.student.training
+    return OUT / recipe.name / f"student-{'+'.join(training.distillation.names)}-seed{training.seed}"

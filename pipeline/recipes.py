@@ -1,0 +1,196 @@
+"""The shipped recipes. Each is a function that returns one value, and its docstring is its lab note."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from detectors.catalogue import bevformer_base, bevformer_small, bevformer_tiny, demo_student, demo_teacher
+from detectors.config import BEVFormerConfig
+from pipeline.recipe import (
+    CacheRecipe,
+    Recipe,
+    StudentRecipe,
+    TeacherRecipe,
+    check_tier,
+    override,
+    read_recipe,
+)
+from scenes.synthetic.options import WorldOptions
+from schemas.errors import RecipeError
+from train.clips import ClipOptions
+from train.distiller_catalogue import DistillationOptions, needs_cache
+from train.options import OptimizerOptions, TrainOptions
+
+ALL_FEATURES = (
+    "bev",
+    "temporal_offsets",
+    "temporal_weights",
+    "query_features",
+    "query_positions",
+    "query_logits",
+    "query_boxes",
+)
+
+TRAINING_FRAMES = 28_130
+"""Keyframes of nuScenes' training split."""
+
+
+def demo() -> Recipe:
+    """The embedded default: a small world, a small BEVFormer, minutes on two CPU cores.
+
+    The teacher sees 128×224 images and every earlier frame of the scene; the student sees half of that resolution.
+    Command: ``make cache-teacher && make train-student``. Times and scores: README.
+    """
+    return Recipe(
+        name="demo",
+        world=WorldOptions(train_scenes=60, tune_scenes=0, val_scenes=15, frames_per_scene=20),
+        teacher=TeacherRecipe(
+            name="demo-teacher",
+            detector=demo_teacher(),
+            training=TrainOptions(
+                steps=700,
+                batch_size=4,
+                clips=ClipOptions(length=4),
+                history_from_step=450,
+                precision="bfloat16",
+                optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50),
+                checkpoint_every=100,
+            ),
+        ),
+        cache=CacheRecipe(features=ALL_FEATURES),
+        student=StudentRecipe(
+            name="demo-student",
+            detector=demo_student(),
+            training=TrainOptions(
+                steps=500,
+                batch_size=4,
+                clips=ClipOptions(length=2),
+                history_from_step=350,
+                precision="bfloat16",
+                distillation=DistillationOptions(names=("fd3d-heatmap",)),
+                optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50),
+                checkpoint_every=100,
+            ),
+        ),
+    )
+
+
+def bevformer_base_recipe() -> Recipe:
+    """BEVFormer-Base teaches BEVFormer-Tiny.
+
+    Published scores: Base 51.7 NDS, 41.6 mAP; Tiny alone 35.4 NDS, 25.2 mAP (Li et al., arXiv:2203.17270).
+    Command: ``make cache-teacher RECIPE=bevformer-base DATA=... CHECKPOINT=bevformer_r101_dcn_24ep.pth``, then
+    ``make train-student RECIPE=bevformer-base DATA=...``. Not yet run on the whole of nuScenes by us.
+    """
+    return _published("bevformer-base", bevformer_base())
+
+
+def bevformer_small_recipe() -> Recipe:
+    """BEVFormer-Small teaches BEVFormer-Tiny.
+
+    Published scores: Small 47.9 NDS, 37.0 mAP; Tiny alone 35.4 NDS, 25.2 mAP.
+    Command: as ``bevformer-base`` with ``CHECKPOINT=bevformer_small_epoch_24.pth``. Not yet run on the whole of
+    nuScenes by us.
+    """
+    return _published("bevformer-small", bevformer_small())
+
+
+def bevformer_tiny_recipe() -> Recipe:
+    """BEVFormer-Tiny teaches a BEVFormer-Tiny: self-distillation, and the cheapest run of the whole flow.
+
+    Published score: 35.4 NDS, 25.2 mAP.
+    Command: as ``bevformer-base`` with ``CHECKPOINT=bevformer_tiny_epoch_24.pth``. Not yet run on the whole of
+    nuScenes by us.
+    """
+    return _published("bevformer-tiny", bevformer_tiny())
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo": demo,
+    "bevformer-tiny": bevformer_tiny_recipe,
+    "bevformer-small": bevformer_small_recipe,
+    "bevformer-base": bevformer_base_recipe,
+}
+
+
+def load_recipe(name: str, assignments: Sequence[str] | None = None) -> Recipe:
+    """A shipped recipe, or one read from a file, with some values replaced.
+
+    Args:
+        name: a key of ``RECIPES``, or the path of a ``.yaml`` file.
+        assignments: ``dotted.key=value`` each.
+
+    Raises:
+        RecipeError: no such recipe, or values that it refuses.
+    """
+    if name in RECIPES:
+        recipe = RECIPES[name]()
+    elif name.endswith((".yaml", ".yml")):
+        recipe = read_recipe(Path(name))
+    else:
+        raise RecipeError(f"Unknown recipe {name!r}: expected one of {', '.join(RECIPES)}, or a recipe.yaml.")
+    return override(recipe, assignments) if assignments else recipe
+
+
+def with_training(recipe: Recipe, part: Literal["teacher", "student"], seed: int | None) -> Recipe:
+    """The recipe with another seed for one of its trainings.
+
+    Raises:
+        RecipeError: the recipe does not train that part.
+    """
+    training = recipe.teacher.training if part == "teacher" else recipe.student.training
+    if training is None:
+        raise RecipeError(
+            f"Recipe {recipe.name!r} does not train its teacher; it takes published weights: CHECKPOINT=/path/to/file."
+        )
+    if seed is None:
+        return recipe
+    changed = training.model_copy(update={"seed": seed})
+    if part == "teacher":
+        return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"training": changed})})
+    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": changed})})
+
+
+def with_distillers(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
+    """The recipe with other distillers, unless ``names`` is empty.
+
+    Raises:
+        RecipeError: an unknown distiller.
+    """
+    if not names:
+        return recipe
+    needs_cache(names)
+    training = recipe.student.training
+    changed = training.model_copy(update={"distillation": training.distillation.model_copy(update={"names": names})})
+    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": changed})})
+
+
+def with_cache(recipe: Recipe, features: tuple[str, ...], tier: str | None) -> Recipe:
+    """The recipe with other cached features or another tier, where given.
+
+    Raises:
+        RecipeError: an unknown tier.
+    """
+    changed = CacheRecipe(
+        features=features or recipe.cache.features, tier=recipe.cache.tier if tier is None else check_tier(tier)
+    )
+    return recipe.model_copy(update={"cache": changed})
+
+
+def _published(name: str, teacher: BEVFormerConfig) -> Recipe:
+    """A published teacher with BEVFormer-Tiny as its student, trained as published for 24 epochs."""
+    return Recipe(
+        name=name,
+        teacher=TeacherRecipe(name=name, detector=teacher),
+        cache=CacheRecipe(features=ALL_FEATURES),
+        student=StudentRecipe(
+            name="bevformer-tiny",
+            detector=bevformer_tiny(),
+            training=TrainOptions(
+                steps=24 * TRAINING_FRAMES,
+                clips=ClipOptions(length=3),
+                distillation=DistillationOptions(names=("fd3d-heatmap",)),
+                optimizer=OptimizerOptions(cosine="per-epoch"),
+            ),
+        ),
+    )

@@ -1,0 +1,59 @@
+"""Run the training loop with a progress bar; both the student and the demo's teacher are trained so."""
+
+from pathlib import Path
+
+import torch
+
+from detectors.bevformer import BEVFormer
+from detectors.catalogue import build
+from detectors.config import BEVFormerConfig
+from pipeline.console import Tracker, console
+from pipeline.recipe import Recipe, write_recipe
+from train.loop import TrainOutcome, train
+from train.metrics_log import StepReport
+from train.run import TrainingRun
+
+
+def seeded_detector(config: BEVFormerConfig, seed: int) -> BEVFormer:
+    """A detector with fresh weights that depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(config)
+
+
+def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps: int | None) -> TrainOutcome:
+    """Train, and say how it goes.
+
+    Args:
+        title: what the progress bar calls it.
+        recipe: written beside the run's output.
+        run: what to train, on what.
+        max_steps: stop when this many steps are done in all.
+
+    Raises:
+        UserError: as ``train.loop.train``.
+        KeyboardInterrupt: Ctrl-C ended the run after a whole step; its state is saved.
+    """
+    total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)
+    write_recipe(recipe, run.out)
+    with Tracker(title, total, "steps") as tracker:
+
+        def on_step(report: StepReport) -> None:
+            tracker.reach(report.step, _note(report))
+
+        outcome = train(run, on_step, max_steps)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    console.print(f"{title}: {outcome.step} steps done, weights in {outcome.weights}", soft_wrap=True)
+    return outcome
+
+
+def finished_weights(out: Path) -> Path:
+    """Where a run leaves the detector's weights."""
+    return out / "weights.safetensors"
+
+
+def _note(report: StepReport) -> str:
+    waited = report.seconds["data"] / max(sum(report.seconds.values()), 1e-9)
+    terms = ", ".join(f"{name} {value:.3f}" for name, value in report.terms.items() if "/" in name)
+    return f"loss {report.loss:.3f}" + (f" ({terms})" if terms else "") + f", {waited:.0%} waiting for data"

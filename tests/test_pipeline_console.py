@@ -1,0 +1,47 @@
+"""What the programs print, and how they end."""
+
+import pytest
+import typer
+
+from pipeline.console import Tracker, print_table
+from pipeline.failures import told_clearly
+from schemas.errors import DataError
+
+
+def test_a_tracker_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with Tracker("cache-teacher", 3, "frames") as tracker:
+        tracker.advance()
+        tracker.advance(2, note="scene-0001")
+    assert "cache-teacher: 3/3 frames in " in capsys.readouterr().out
+
+
+def test_a_table_shows_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Score", ("class", "AP"), [("car", "0.50")])
+    printed = capsys.readouterr().out
+    assert "Score" in printed
+    assert "car" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("scene-0001: the image is torn."), "error: scene-0001: the image is torn."),
+        (
+            PermissionError(13, "Permission denied", "/data"),
+            "error: The operating system refused: Permission denied (/data).",
+        ),
+        (KeyboardInterrupt(), "error: Interrupted. Run it again."),
+    ],
+)
+def test_a_foreseeable_failure_is_one_message_and_status_1(
+    error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, told_clearly("Run it again."):
+        raise error
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err.strip() == message
+
+
+def test_a_defect_of_ours_is_not_hidden() -> None:
+    with pytest.raises(AssertionError), told_clearly("Run it again."):
+        raise AssertionError("an invariant broke")
