@@ -71,7 +71,7 @@ def to_global(boxes: Boxes, global_from_lidar: NDArray[np.float64]) -> GlobalBox
         N boxes in the same order; velocity is NaN where ``has_velocity`` is False.
     """
     lidar_from_global = global_from_lidar[:3, :3].T
-    yaw_rad = -boxes.yaw_rad - np.pi / 2 - _published_yaw_rad(lidar_from_global)
+    yaw_rad = -boxes.yaw_rad - np.pi / 2 - _published_yaw_rad(lidar_from_global[None])
     zero = np.zeros_like(yaw_rad)
     velocity_mps = boxes.velocity_mps @ np.linalg.inv(lidar_from_global[:2, :2]).T
     return GlobalBoxes(
@@ -84,6 +84,6 @@ def to_global(boxes: Boxes, global_from_lidar: NDArray[np.float64]) -> GlobalBox
 
 
 def _published_yaw_rad(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The ``yaw_pitch_roll[0]`` of pyquaternion, for rotation matrices (..., 3, 3)."""
+    """The ``yaw_pitch_roll[0]`` of pyquaternion, for rotation matrices (n, 3, 3)."""
     yaw: NDArray[np.float64] = np.arctan2(-rotation[..., 0, 1], rotation[..., 0, 0])
     return yaw

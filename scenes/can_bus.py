@@ -38,21 +38,21 @@ def can_bus_vector(
     """The 18-vector with absolute values; the temporal protocol turns slots 0:3 and 17 into differences later.
 
     Args:
-        ego_translation_m: (..., 3) float64, global_from_ego at the LiDAR's time.
-        ego_rotation_wxyz: (..., 4) float64, as stored in the table.
-        motion: (..., 9) float64 acceleration, rotation rate, velocity.
+        ego_translation_m: (n, 3) float64, global_from_ego at the LiDAR's time.
+        ego_rotation_wxyz: (n, 4) float64, as stored in the table.
+        motion: (n, 9) float64 acceleration, rotation rate, velocity.
 
     Returns:
-        (..., 18) float64.
+        (n, 18) float64.
     """
     yaw_deg = heading_rad(rotation_matrix(ego_rotation_wxyz)) / np.pi * 180
     yaw_deg = np.where(yaw_deg < 0, yaw_deg + 360, yaw_deg)
-    vector = np.empty((*motion.shape[:-1], CAN_BUS_LENGTH))
-    vector[..., 0:3] = ego_translation_m
-    vector[..., 3:7] = ego_rotation_wxyz[..., :1]
-    vector[..., 7:16] = motion
-    vector[..., 16] = yaw_deg / 180 * np.pi
-    vector[..., 17] = yaw_deg
+    vector = np.empty((len(motion), CAN_BUS_LENGTH))
+    vector[:, 0:3] = ego_translation_m
+    vector[:, 3:7] = ego_rotation_wxyz[:, :1]
+    vector[:, 7:16] = motion
+    vector[:, 16] = yaw_deg / 180 * np.pi
+    vector[:, 17] = yaw_deg
     return vector
 
 
@@ -75,6 +75,8 @@ def read_scene_motion(data_root: Path, scene_name: str, timestamps_us: NDArray[n
         return None
     try:
         messages = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(messages, list):
+            raise TypeError(f"the file holds a {type(messages).__name__}")
         times_us = np.array([message["utime"] for message in messages], dtype=np.int64)
         if len(messages) == 0:
             return None

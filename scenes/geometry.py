@@ -51,17 +51,17 @@ def heading_rad(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Angle of the rotated x axis in the x-y plane, counter-clockwise from +x.
 
     Args:
-        rotation: (..., 3, 3) float64.
+        rotation: (n, 3, 3) float64.
 
     Returns:
-        (...) float64 in [-π, π].
+        (n,) float64 in [-π, π].
     """
     angle: NDArray[np.float64] = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
     return angle
 
 
 def wrap_rad(angle_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same angles in [-π, π)."""
+    """The same angles (n,) in [-π, π)."""
     wrapped: NDArray[np.float64] = angle_rad - np.floor(angle_rad / (2 * np.pi) + 0.5) * (2 * np.pi)
     return wrapped
 

@@ -1,9 +1,8 @@
 """Camera images: checked decoding, and the published preprocessing.
 
 Published order: decode, normalise at full resolution, resize the *normalised float* image bilinearly (OpenCV), pad
-with zeros at the bottom and right. Normalising is done by a table of 256 values per channel, which gives the same
-floats as the published subtract-and-multiply and touches the image once; images in other colour order are read from
-the same RGB pixels channel by channel.
+with zeros at the bottom and right. Normalising looks each 8-bit value up in a table of 256 floats per channel: the same
+floats as the published subtract-and-multiply, in one pass over the image.
 """
 
 from functools import lru_cache
@@ -90,19 +89,19 @@ def _image_hw(frame: Frame) -> tuple[int, int]:
 def _preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, target: NDArray[np.float32]) -> None:
     """Normalise and resize RGB pixels (H, W, 3) into the top left of ``target`` (3, H', W'), in the network's order."""
     rows, cols = preprocessing.resized_hw(*pixels.shape[:2])
-    order = (0, 1, 2) if preprocessing.color_order == "rgb" else (2, 1, 0)
-    for plane, channel, table in zip(target, order, _normalisation(preprocessing.mean, preprocessing.std), strict=True):
-        normalised = cv2.LUT(cv2.extractChannel(pixels, channel), table)
-        if normalised.shape != (rows, cols):
-            normalised = cv2.resize(normalised, (cols, rows), interpolation=cv2.INTER_LINEAR)
-        plane[:rows, :cols] = normalised
+    ordered = pixels if preprocessing.color_order == "rgb" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    normalised = cv2.LUT(ordered, _normalisation(preprocessing.mean, preprocessing.std))
+    if normalised.shape[:2] != (rows, cols):
+        normalised = cv2.resize(normalised, (cols, rows), interpolation=cv2.INTER_LINEAR)
+    for channel, plane in enumerate(target):
+        plane[:rows, :cols] = cv2.extractChannel(normalised, channel)
 
 
 @lru_cache(maxsize=8)
 def _normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Normalised value of every 8-bit value, (channel, 256) float32.
+    """Normalised value of every 8-bit value, (1, 256, channel) float32.
 
     The subtraction is done in float32 and the multiplication by 1/std in float64, as OpenCV does for float images.
     """
-    centred = np.arange(256, dtype=np.float32)[None] - np.array(mean, dtype=np.float32)[:, None]
-    return (centred.astype(np.float64) * (1 / np.array(std))[:, None]).astype(np.float32)
+    centred = np.arange(256, dtype=np.float32)[None, :, None] - np.array(mean, dtype=np.float32)
+    return (centred.astype(np.float64) * (1 / np.array(std))).astype(np.float32)

@@ -12,11 +12,16 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.frames import CAMERAS
+
+Texts = NDArray[Any]
+"""Strings as UTF-8 bytes of one width (numpy ``S``): stored without pickling. A dtype that names its width has no
+static type."""
 
 SENSORS: tuple[str, ...] = (*CAMERAS, "LIDAR_TOP")
 """Order of the sensor axis: the six cameras, then the LiDAR."""
@@ -29,7 +34,7 @@ _STALE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 @dataclass(frozen=True, eq=False)
 class SceneIndex:
-    """Flat arrays over S scenes, N samples, M boxes and K splits. Strings are UTF-8 bytes.
+    """Flat arrays over S scenes, N samples, M boxes and K splits. Strings are ``Texts``.
 
     Attributes:
         scene_name, scene_token: (S,) bytes, by name.
@@ -53,12 +58,12 @@ class SceneIndex:
         split_has_scene: (K, S) bool.
     """
 
-    scene_name: NDArray[np.bytes_]
-    scene_token: NDArray[np.bytes_]
+    scene_name: Texts
+    scene_token: Texts
     scene_start: NDArray[np.int64]
-    sample_token: NDArray[np.bytes_]
+    sample_token: Texts
     timestamp_us: NDArray[np.int64]
-    sensor_path: NDArray[np.bytes_]
+    sensor_path: Texts
     camera_size_wh: NDArray[np.int64]
     intrinsics: NDArray[np.float64]
     sensor_translation_m: NDArray[np.float64]
@@ -74,7 +79,7 @@ class SceneIndex:
     box_rotation_wxyz: NDArray[np.float64]
     box_velocity_mps: NDArray[np.float64]
     box_label: NDArray[np.int64]
-    split_name: NDArray[np.bytes_]
+    split_name: Texts
     split_has_scene: NDArray[np.bool_]
 
     def sha256(self) -> str:
@@ -91,7 +96,7 @@ class SceneIndex:
 _NAMES = tuple(field.name for field in dataclasses.fields(SceneIndex))
 
 
-def text_array(texts: list[str]) -> NDArray[np.bytes_]:
+def text_array(texts: list[str]) -> Texts:
     """Strings as a UTF-8 bytes array, which numpy stores without pickling."""
     return np.array([text.encode() for text in texts], dtype=np.bytes_)
 
@@ -123,7 +128,7 @@ def read_index(path: Path, key: str) -> SceneIndex | None:
     The index can always be made again, so damage is no error; the archive's checksums reveal it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if archive["key"].tolist() != [key.encode()]:
                 return None
             return SceneIndex(**{name: archive[name] for name in _NAMES})

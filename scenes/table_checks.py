@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from scenes.table_rows import Row, Tables, row_error
+from scenes.table_rows import Row, Tables, integer_rows, row_error
 from schemas.errors import DataError
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -109,6 +109,7 @@ def _check_maps(tables: Tables) -> None:
 
 def _check_sample_chains(tables: Tables) -> None:
     samples = tables["sample"]
+    integer_rows(samples, "sample", "timestamp", 1)
     _check_chain("sample", samples, "scene_token", lambda row: row["timestamp"])
     counts = Counter(row["scene_token"] for row in samples)
     heads = Counter(row["scene_token"] for row in samples if row["prev"] == "")
@@ -134,14 +135,17 @@ def _check_annotation_chains(tables: Tables) -> None:
 def _check_chain(table: str, rows: list[dict[str, Any]], group: str, time_us_of: Callable[[Row], int]) -> None:
     """Links go both ways, stay in their group and run strictly forward in time; hence they have no cycles."""
     by_token = {row["token"]: row for row in rows}
+    links = (("prev", "next"), ("next", "prev"))
+    for row in rows:
+        for link, _ in links:
+            if row[link] != "" and row[link] not in by_token:
+                raise row_error(table, row["token"], f"{link} names {row[link]!r}, which {table}.json does not have")
     for row in rows:
         token = row["token"]
-        for link, back in (("prev", "next"), ("next", "prev")):
+        for link, back in links:
             if row[link] == "":
                 continue
-            other = by_token.get(row[link])
-            if other is None:
-                raise row_error(table, token, f"{link} names {row[link]!r}, which {table}.json does not have")
+            other = by_token[row[link]]
             if other[back] != token or other[group] != row[group]:
                 raise row_error(table, token, f"{link} is {row[link]!r}, but that row's {back} is {other[back]!r}")
             earlier, later = (other, row) if link == "prev" else (row, other)
