@@ -17,6 +17,7 @@ class Kind:
         top_mps: fastest speed; zero for things.
         share: of the annotated boxes. Rarer kinds are less rare than in reality, as each counts the same in the score.
         places: where it is found, with weights.
+        rideable: a person may sit on it, in plain view.
     """
 
     categories: dict[str, float]
@@ -25,6 +26,7 @@ class Kind:
     top_mps: float
     share: float
     places: dict[Place, float]
+    rideable: bool = False
 
 
 _ROADS: dict[Place, float] = {"lane": 0.5, "kerb": 0.2, "yard": 0.3}
@@ -37,9 +39,17 @@ KINDS: dict[str, Kind] = {
     "trailer": Kind({"vehicle.trailer": 1}, (2.7, 9.0, 3.6), 0.14, 9.0, 0.06, _ROADS),
     "barrier": Kind({"movable_object.barrier": 1}, (2.3, 0.5, 1.0), 0.1, 0.0, 0.09, {"kerb": 0.6, "pavement": 0.4}),
     "motorcycle": Kind(
-        {"vehicle.motorcycle": 1}, (0.8, 2.1, 1.5), 0.08, 11.0, 0.08, {"lane": 0.4, "kerb": 0.4, "yard": 0.2}
+        {"vehicle.motorcycle": 1},
+        (0.8, 2.1, 1.5),
+        0.08,
+        11.0,
+        0.08,
+        {"lane": 0.4, "kerb": 0.4, "yard": 0.2},
+        rideable=True,
     ),
-    "bicycle": Kind({"vehicle.bicycle": 1}, (0.62, 1.75, 1.45), 0.08, 7.0, 0.08, {"kerb": 0.5, "pavement": 0.5}),
+    "bicycle": Kind(
+        {"vehicle.bicycle": 1}, (0.62, 1.75, 1.45), 0.08, 7.0, 0.08, {"kerb": 0.5, "pavement": 0.5}, rideable=True
+    ),
     "pedestrian": Kind(
         {
             "human.pedestrian.adult": 0.78,

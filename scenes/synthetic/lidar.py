@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 RINGS = 32
-COLUMNS = 360
+COLUMNS = 240
 ELEVATION_DEG = (-30.0, 10.0)
 RANGE_M = 32.0
-GROUND_EVERY = 6
-"""One ground return in so many is kept: they say little, and the files stay small."""
+THINNED = 5
+"""One return in so many is kept of the ground and of scenery: they say little, and the files stay small."""
 
 GROUND = -1
 
@@ -30,13 +30,15 @@ class Sweep:
     hits: NDArray[np.int64]
 
 
-def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, size_lwh_m: Array) -> Sweep:
+def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, size_lwh_m: Array, things: int) -> Sweep:
     """Cast all rays of one turn.
 
     Args:
+        rng: for range noise and intensity.
         ego_from_lidar: (4, 4).
         poses_ego: (N, 3) x, y, yaw of the boxes, in the ego frame.
         size_lwh_m: (N, 3).
+        things: every return from the first so many boxes is kept.
 
     Every return from a box lies inside it, so counting points in boxes gives the number of hits.
     """
@@ -60,7 +62,15 @@ def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, siz
         nearest[ring, columns[column]] = enter[ring, column]
         leaving[ring, columns[column]] = leave[ring, column]
         hits[ring, columns[column]] = box
-    return _returns(rng, _rays(), nearest, leaving, hits)
+    is_thing = (hits != GROUND) & (hits < things)
+    kept = (nearest < RANGE_M) & (is_thing | (np.arange(hits.size).reshape(hits.shape) % THINNED == 0))
+    ring, column = np.nonzero(kept)
+    hit, enter, leave = hits[kept], nearest[kept], leaving[kept]
+    # A little inside the box, never through it: zero for the ground.
+    distance = enter + np.minimum(rng.uniform(0.002, 0.04, len(hit)), (leave - enter) / 2)
+    intensity = np.round(np.where(hit == GROUND, 12, 24 + 37 * (hit + 1) % 150) + rng.uniform(0, 10, len(hit)))
+    points = _rays()[ring, column] * distance[:, None]
+    return Sweep(np.column_stack([points, intensity, ring]).astype(np.float32), hit)
 
 
 def _rays() -> Array:
@@ -83,16 +93,3 @@ def _box_crossing(rays: Array, origin: Array, pose: Array, size_lwh_m: Array) ->
     half = size_lwh_m / 2
     one, other = (-half - start) / direction, (half - start) / direction
     return np.minimum(one, other).max(axis=-1), np.maximum(one, other).min(axis=-1)
-
-
-def _returns(rng: np.random.Generator, rays: Array, nearest: Array, leaving: Array, hits: NDArray[np.int64]) -> Sweep:
-    in_range = nearest < RANGE_M
-    thinned = (hits != GROUND) | (np.arange(hits.size).reshape(hits.shape) % GROUND_EVERY == 0)
-    ring, column = np.nonzero(in_range & thinned)
-    hit = hits[ring, column]
-    # A little inside the box, never through it: zero for the ground.
-    depth = np.minimum(rng.uniform(0.002, 0.04, len(ring)), (leaving[ring, column] - nearest[ring, column]) / 2)
-    distance = nearest[ring, column] + depth
-    intensity = np.where(hit == GROUND, 12, 24 + 37 * (hit + 1) % 150) + rng.uniform(0, 10, len(ring))
-    points = rays[ring, column] * distance[:, None]
-    return Sweep(np.column_stack([points, np.round(intensity), ring]).astype(np.float32), hit)

@@ -1,77 +1,46 @@
-"""Populates a scene: what stands and moves where, kept apart at all times."""
+"""Populates a scene: draws objects near the drive and keeps those that never touch another."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.synthetic.catalogue import KINDS, Kind, Place
+from scenes.synthetic.catalogue import KINDS
 from scenes.synthetic.clock import Clock
-from scenes.synthetic.curves import Array, Curve
-from scenes.synthetic.motion import SpeedProfile, Track
+from scenes.synthetic.motion import Track
 from scenes.synthetic.occupancy import Occupancy
 from scenes.synthetic.options import SENSED_RADIUS_M
 from scenes.synthetic.rig import EGO_CENTER_FORWARD_M, EGO_SIZE_WLH_M, LIDAR_POSITION_M
 from scenes.synthetic.scenery import Block, plan_blocks
-from scenes.synthetic.town import LANE_M, Road, Town
+from scenes.synthetic.things import PACES, STANDING, Pace, Spot, Thing, draw_size, draw_track
+from scenes.synthetic.town import Town
+from scenes.synthetic.view import ahead_of
 
+Array = NDArray[np.float64]
 T = TypeVar("T", bound=str)
 
-STANDING_SHARE = 0.4
-SPEED_CHANGE_SHARE = 0.25
+BOXES_PER_KEYFRAME = (18.0, 38.0)
+"""Wished for within reach of the sensors; about two thirds of them are ever seen."""
 GAP_LW_M = np.array([0.35, 0.12])
 """Kept free around each object, on each side."""
+EGO_GAP_LW_M = np.array([0.8, 0.3])
+PATIENCE = 30
+"""So many objects in a row that do not fit, and no more of their sort are tried."""
 
 
-@dataclass(frozen=True, eq=False)
-class Thing:
-    """One annotated object and its motion through the scene.
+def populate(rng: np.random.Generator, town: Town, clock: Clock) -> tuple[tuple[Thing, ...], tuple[Block, ...]]:
+    """Objects and scenery around a drive.
 
-    Attributes:
-        name: detection class.
-        category: nuScenes category.
-        size_wlh_m: (3,).
-        place: where it was put; tells parked from stopped.
-        has_rider: of a bicycle or motorcycle.
-        look: seed of its colours.
-        lidar_poses: (F, 3) x, y, yaw at the keyframes, global frame.
-        camera_poses: (F, 6, 3) when each camera fires.
-        speed_mps: (F,) at the keyframes.
-    """
-
-    name: str
-    category: str
-    size_wlh_m: Array
-    place: Place
-    has_rider: bool
-    look: int
-    lidar_poses: Array
-    camera_poses: Array
-    speed_mps: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Population:
-    """Everything in a scene that can hide or be hidden."""
-
-    things: tuple[Thing, ...]
-    blocks: tuple[Block, ...]
-
-
-def populate(rng: np.random.Generator, town: Town, clock: Clock) -> Population:
-    """Fill the surroundings of the drive until its keyframes see enough of every class.
-
-    Classes are drawn by their share of the boxes so far, so that each has some in every scene.
+    Each class and pace gets its share of the boxes of every scene, as far as there is room.
     """
     times = _check_times(clock)
     ego = town.drive.poses(times)
     occupancy = Occupancy(len(times))
-    half_lw = np.array([EGO_SIZE_WLH_M[1], EGO_SIZE_WLH_M[0]]) / 2 + (0.8, 0.3)
-    occupancy.take(_ahead(ego, EGO_CENTER_FORWARD_M), half_lw)
+    half_lw = np.array([EGO_SIZE_WLH_M[1], EGO_SIZE_WLH_M[0]]) / 2
+    occupancy.take(ahead_of(ego, EGO_CENTER_FORWARD_M), half_lw + EGO_GAP_LW_M)
     blocks = plan_blocks(rng, town, occupancy, ego)
-    placer = _Placer(rng, town, clock, occupancy)
-    return Population(placer.fill(wished_per_frame=rng.uniform(30, 48)), blocks)
+    return _Placer(rng, town, clock, occupancy).fill(float(rng.uniform(*BOXES_PER_KEYFRAME))), blocks
 
 
 class _Placer:
@@ -81,143 +50,86 @@ class _Placer:
         self._rng, self._town, self._clock, self._occupancy = rng, town, clock, occupancy
         self._times = _check_times(clock)
         self._ego = town.drive.poses(clock.lidar_s)
-        self._lidar_xy = _ahead(self._ego, LIDAR_POSITION_M[0])[:, :2]
-        self._arcs = [road.curve.nearest_arc_m(self._ego[:, :2]) for road in town.roads]
+        self._lidar_xy_m = ahead_of(self._ego, LIDAR_POSITION_M[0])[:, :2]
+        self._arcs_m = [road.curve.nearest_arc_m(self._ego[:, :2]) for road in town.roads]
 
-    def fill(self, wished_per_frame: float) -> tuple[Thing, ...]:
+    def fill(self, boxes_per_keyframe: float) -> tuple[Thing, ...]:
+        """Always try the sort that lacks most of its share, until none lacks any or there is no more room."""
+        sorts = [(name, pace) for name, kind in KINDS.items() for pace in (PACES if kind.top_mps > 0 else (STANDING,))]
+        shares = np.array([KINDS[name].share * (pace.share if KINDS[name].top_mps > 0 else 1) for name, pace in sorts])
+        wished = boxes_per_keyframe * len(self._ego) * shares / shares.sum()
+        missing, failures = wished.copy(), np.zeros(len(sorts))
         things: list[Thing] = []
-        shares = np.array([kind.share for kind in KINDS.values()])
-        wished = wished_per_frame * len(self._lidar_xy) * shares / shares.sum()
-        missing = wished.copy()
-        failures = np.zeros(len(KINDS))
-        while (missing > 0).any() and failures.min() < 25:
-            number = int(np.argmax(np.where(failures < 25, missing / wished, -np.inf)))
-            if missing[number] <= 0:
-                break
-            added = self._place_group(list(KINDS)[number])
+        while True:
+            lacking = np.where(failures < PATIENCE, missing / wished, 0.0)
+            number = int(np.argmax(lacking))
+            if lacking[number] <= 0:
+                return tuple(things)
+            added = self._place(*sorts[number])
             failures[number] = 0 if added else failures[number] + 1
+            missing[number] -= sum(self._keyframes_in_range(thing) for thing in added)
             things += added
-            missing[number] -= sum(self._frames_in_range(thing) for thing in added)
-        return tuple(things)
 
-    def _frames_in_range(self, thing: Thing) -> int:
-        gap = np.linalg.norm(thing.lidar_poses[:, :2] - self._lidar_xy, axis=1)
+    def _keyframes_in_range(self, thing: Thing) -> int:
+        gap = np.linalg.norm(thing.lidar_poses[:, :2] - self._lidar_xy_m, axis=1)
         return int((gap < SENSED_RADIUS_M).sum())
 
-    def _place_group(self, name: str) -> list[Thing]:
+    def _place(self, name: str, pace: Pace) -> list[Thing]:
         """Try one object; barriers and cones come in rows."""
         kind = KINDS[name]
-        size = np.array(kind.size_wlh_m) * self._rng.normal(1, kind.size_spread, 3).clip(0.7, 1.35)
-        place: Place = _choice(self._rng, kind.places)
-        track = self._track(kind, place)
+        place = _choose(self._rng, kind.places)
+        category = _choose(self._rng, kind.categories)
+        size = draw_size(self._rng, kind, category)
+        track = draw_track(self._rng, kind, place, pace, self._spot())
+        nowhere = np.zeros(0)
+        blank = Thing(name, category, size, place, kind.rideable, 0, nowhere, nowhere, nowhere)
         if kind.top_mps > 0:
-            return self._accept(name, size, place, track)
+            return self._keep_if_free(blank, track)
         spacing = 0.4 + (size[0] if name == "barrier" else self._rng.uniform(1.2, 2.2))
-        facing = float(self._rng.choice([np.pi / 2, -np.pi / 2, 0.0], p=[0.45, 0.45, 0.1]))
+        across = float(self._rng.choice([np.pi / 2, -np.pi / 2, 0.0], p=[0.45, 0.45, 0.1]))
         row: list[Thing] = []
         for number in range(int(self._rng.integers(1, 5))):
-            tilt = facing + self._rng.normal(0, 0.06)
-            next_track = Track(
-                track.curve, track.left_m, track.arc_m + number * spacing, 0.0, track.direction, tilt, track.speed
-            )
-            row += self._accept(name, size, place, next_track)
+            facing = across + float(self._rng.normal(0, 0.06))
+            row += self._keep_if_free(blank, replace(track, arc_m=track.arc_m + number * spacing, facing_rad=facing))
         return row
 
-    def _accept(self, name: str, size_wlh_m: Array, place: Place, track: Track) -> list[Thing]:
-        half_lw = size_wlh_m[[1, 0]] / 2 + GAP_LW_M
+    def _keep_if_free(self, blank: Thing, track: Track) -> list[Thing]:
+        half_lw = blank.size_wlh_m[[1, 0]] / 2 + GAP_LW_M
         poses = track.poses(self._times)
         if not self._occupancy.is_free(poses, half_lw):
             return []
         self._occupancy.take(poses, half_lw)
-        kind = KINDS[name]
-        category = _choice(self._rng, kind.categories)
-        child = 0.68 if category == "human.pedestrian.child" else 1.0
+        moves = track.speed.before_mps + track.speed.after_mps > 0
+        lidar_s, camera_s = self._clock.lidar_s, self._clock.camera_s
         return [
-            Thing(
-                name=name,
-                category=category,
-                size_wlh_m=np.round(size_wlh_m * child, 3),
-                place=place,
-                has_rider=name in ("bicycle", "motorcycle")
-                and bool(track.speed.before_mps + track.speed.after_mps > 0 or self._rng.uniform() < 0.5),
+            replace(
+                blank,
+                has_rider=KINDS[blank.name].rideable and bool(moves or self._rng.uniform() < 0.6),
                 look=int(self._rng.integers(2**31)),
-                lidar_poses=track.poses(self._clock.lidar_s),
-                camera_poses=track.poses(self._clock.camera_s.ravel()).reshape(*self._clock.camera_s.shape, 3),
-                speed_mps=track.speed.speed_mps(self._clock.lidar_s),
+                lidar_poses=track.poses(lidar_s),
+                camera_poses=track.poses(camera_s.ravel()).reshape(*camera_s.shape, 3),
+                speed_mps=track.speed.speed_mps(lidar_s),
             )
         ]
 
-    def _track(self, kind: Kind, place: Place) -> Track:
-        """A motion that is near the drive at a keyframe drawn at random."""
-        rng = self._rng
-        step = int(rng.integers(len(self._ego)))
-        number = self._nearby_road(step)
-        road, arc = self._town.roads[number], float(self._arcs[number][step] + rng.uniform(-31, 31))
-        side = int(rng.choice([-1, 1]))
-        left = side * _offset_m(rng, road, place)
-        slow = place in ("yard", "pavement") and kind.top_mps > 4
-        speed = _speed(rng, 5.0 if slow else kind.top_mps, self._clock.duration_s)
-        direction = -side if place in ("lane", "kerb") else int(rng.choice([-1, 1]))
-        facing = rng.normal(0, 0.04 if kind.top_mps > 4 else 0.15)
-        at_s = float(self._clock.lidar_s[step])
-        askew = place == "crossing" or (place == "yard" and rng.uniform() < 0.5)
-        if not askew:
-            return Track(road.curve, left, arc, at_s, direction, facing, speed)
-        pose = road.curve.pose(np.array([arc]), left)[0]
-        turn = np.pi / 2 + rng.normal(0, 0.2) if place == "crossing" else rng.uniform(-np.pi, np.pi)
-        return Track(_straight(pose + np.array([0, 0, turn])), 0.0, 0.0, at_s, direction, facing, speed)
-
-    def _nearby_road(self, step: int) -> int:
-        order = self._rng.permutation(len(self._town.roads))
-        for number in order:
-            road = self._town.roads[number]
-            if road.contains(self._ego[step, :2], 22.0):
-                return int(number)
-        return 0
+    def _spot(self) -> Spot:
+        """Somewhere within reach of the sensors at a keyframe drawn at random."""
+        frame = int(self._rng.integers(len(self._ego)))
+        order = self._rng.permutation(len(self._town.roads)).tolist()
+        near = [number for number in order if self._town.roads[number].contains(self._ego[frame, :2], 22.0)]
+        number = near[0] if near else 0
+        arc_m = float(self._arcs_m[number][frame] + self._rng.uniform(-31, 31))
+        return Spot(self._town.roads[number], arc_m, float(self._clock.lidar_s[frame]), self._clock.duration_s)
 
 
-def _choice(rng: np.random.Generator, weights: dict[T, float]) -> T:
+def _choose(rng: np.random.Generator, weights: dict[T, float]) -> T:
     options = list(weights)
     chances = np.array(list(weights.values()))
     return options[int(rng.choice(len(options), p=chances / chances.sum()))]
 
 
-def _offset_m(rng: np.random.Generator, road: Road, place: Place) -> float:
-    """Distance from the middle line at which something of this place keeps."""
-    edge = road.half_width_m
-    if place == "lane":
-        return float((rng.integers(road.lanes_per_side) + 0.5) * LANE_M + rng.normal(0, 0.2))
-    if place == "kerb":
-        return float(edge - rng.uniform(1.2, 1.6))
-    if place == "pavement":
-        return float(edge + rng.uniform(1.7, 3.7))
-    if place == "yard":
-        return float(edge + rng.uniform(6.0, 12.5))
-    return float(rng.uniform(0, edge + 4))
-
-
-def _speed(rng: np.random.Generator, top_mps: float, duration_s: float) -> SpeedProfile:
-    def draw() -> float:
-        return 0.0 if rng.uniform() < STANDING_SHARE else float(rng.uniform(0.08, 1.0) * top_mps)
-
-    first = draw()
-    second = draw() if rng.uniform() < SPEED_CHANGE_SHARE else first
-    return SpeedProfile(first, second, float(rng.uniform(0, max(duration_s, 0.5))), float(rng.uniform(1.0, 3.0)))
-
-
-def _straight(pose: Array) -> Curve:
-    step = np.array([np.cos(pose[2]), np.sin(pose[2])])
-    return Curve(np.array([0.0, 1.0]), np.stack([pose[:2], pose[:2] + step]), np.full(2, pose[2]))
-
-
 def _check_times(clock: Clock) -> Array:
+    """Keyframes and the instants half-way between."""
     middles = (clock.lidar_s[1:] + clock.lidar_s[:-1]) / 2
     times: Array = np.sort(np.concatenate([clock.lidar_s, middles]))
     return times
-
-
-def _ahead(poses: NDArray[np.float64], forward_m: float) -> Array:
-    moved = poses.copy()
-    moved[:, 0] += forward_m * np.cos(poses[:, 2])
-    moved[:, 1] += forward_m * np.sin(poses[:, 2])
-    return moved

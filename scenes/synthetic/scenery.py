@@ -52,19 +52,15 @@ class _Strip:
 
 
 _STRIPS = (
-    _Strip(("hedge", "wall"), 0.6, (3, 8), (0.4, 0.6), (1.7, 2.8), (5, 15)),
-    _Strip(("hedge", "wall"), 4.7, (3, 8), (0.5, 0.8), (1.7, 2.8), (5, 15)),
+    _Strip(("hedge", "wall"), 0.6, (3, 8), (0.4, 0.6), (1.6, 2.6), (8, 22)),
+    _Strip(("hedge", "wall"), 4.7, (3, 8), (0.5, 0.8), (1.6, 2.6), (8, 22)),
     _Strip(("container",), 14.5, (5, 9), (2.4, 2.6), (2.5, 2.9), (9, 40)),
     _Strip(("house",), 24.0, (9, 18), (9, 12), (5, 15), (1.5, 8)),
 )
 
 
 def plan_blocks(rng: np.random.Generator, town: Town, occupancy: Occupancy, ego_poses: Array) -> tuple[Block, ...]:
-    """Build along every road near the drive, and take the ground built on.
-
-    Args:
-        ego_poses: (T, 3) where the drive passes.
-    """
+    """Build along every road near the drive, whose poses are (T, 3), and take the ground built on."""
     blocks: list[Block] = []
     for road in town.roads:
         for strip in _STRIPS:

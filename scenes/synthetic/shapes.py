@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scenes.synthetic.placement import Thing
 from scenes.synthetic.surfaces import FRONT, LEFT, REAR, RIGHT, TOP, Color, Sculptor, Surfaces
+from scenes.synthetic.things import Thing
 
 GLASS: Color = (62, 74, 88)
 TYRE: Color = (28, 28, 30)
+HUB: Color = (120, 122, 126)
 HEADLIGHT: Color = (255, 250, 225)
 TAILLIGHT: Color = (205, 22, 22)
 FULL = (-0.5, 0.5, -0.5, 0.5)
@@ -43,7 +44,10 @@ def _wheels(body: Sculptor, along: tuple[float, ...], width: float, height: floa
         body.decal(side, (0, 1), (0, 0.3 * height), darker(TYRE, 1.4))
         for position in along:
             middle = position if side == RIGHT else 1 - position
-            body.decal(side, (middle - width / 2, middle + width / 2), (0, height), TYRE)
+            # Two crossed rectangles pass for a round wheel at this size.
+            body.decal(side, (middle - 0.34 * width, middle + 0.34 * width), (0, height), TYRE)
+            body.decal(side, (middle - width / 2, middle + width / 2), (0.16 * height, 0.84 * height), TYRE)
+            body.decal(side, (middle - 0.2 * width, middle + 0.2 * width), (0.3 * height, 0.7 * height), HUB)
 
 
 def _lights(body: Sculptor, height: float, size: float) -> None:
@@ -90,8 +94,10 @@ def _construction_vehicle(body: Sculptor, rng: np.random.Generator, _: Thing) ->
     body.prism((-0.42, 0.3, -0.5, 0.5), (-0.42, 0.3, -0.5, 0.5), (0, 0.28), (52, 50, 48))
     body.prism((-0.5, 0.1, -0.42, 0.42), (-0.5, 0.1, -0.42, 0.42), (0.28, 0.58), paint, level=1)
     body.decal(REAR, (0, 1), (0.1, 0.5), (30, 30, 30))
-    body.prism((-0.12, 0.14, -0.36, 0.12), (-0.1, 0.1, -0.33, 0.1), (0.58, 1), GLASS, level=2)
-    body.decal(TOP, (0, 1), (0, 1), paint)
+    body.prism((-0.2, 0.08, -0.36, 0.12), (-0.18, 0.05, -0.34, 0.1), (0.58, 1), paint, level=2)
+    body.decal(FRONT, (0.1, 0.9), (0.1, 0.88), (105, 125, 142))
+    for side in (LEFT, RIGHT, REAR):
+        body.decal(side, (0.12, 0.88), (0.3, 0.85), GLASS)
     reach = rng.uniform(0.55, 0.85)
     body.prism((0.1, 0.24, 0.1, 0.32), (0.3, 0.5, 0.12, 0.3), (0.3, reach), darker(paint, 0.9), level=2)
     body.prism((0.36, 0.5, -0.1, 0.45), (0.4, 0.5, -0.1, 0.45), (0.05, 0.3), (70, 66, 60), level=1)

@@ -88,13 +88,9 @@ class Sculptor:
 
     def decal(self, face: int, across: tuple[float, float], up: tuple[float, float], color: Color) -> "Sculptor":
         """Paint a rectangle on a face of the last prism, in fractions of that face as seen from outside."""
-        low_left, low_right, high_right, high_left = self._faces[face]
-        corners = np.array(
-            [
-                (1 - v) * ((1 - u) * low_left + u * low_right) + v * ((1 - u) * high_left + u * high_right)
-                for u, v in ((across[0], up[0]), (across[1], up[0]), (across[1], up[1]), (across[0], up[1]))
-            ]
-        )
+        u, v = np.array([*across, *across[::-1]]), np.repeat(up, 2)
+        weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], axis=1)
+        corners = weights @ self._faces[face]
         self._add(corners[None], self._normals[face : face + 1], color, is_decal=True)
         return self
 

@@ -1,76 +1,69 @@
 """The nuScenes rows of one scene."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.synthetic.clock import Clock
 from scenes.synthetic.motion import STANDING_BELOW_MPS
-from scenes.synthetic.placement import Thing
-from scenes.synthetic.rig import Rig, planar_pose, quaternion_wxyz
+from scenes.synthetic.plan import ScenePlan
+from scenes.synthetic.rig import planar_pose, quaternion_wxyz
+from scenes.synthetic.things import Thing
 from scenes.synthetic.vocabulary import LIDAR, VISIBILITY_BOUNDS, Row, token
 from schemas.frames import CAMERAS
 
 Array = NDArray[np.float64]
 
-ANNOTATED_RADIUS_M = 42.0
+ANNOTATED_RADIUS_M = 36.0
 """An object is annotated from the first to the last keyframe at which it is this near."""
 
 
 @dataclass(frozen=True, eq=False)
-class SceneRecord:
-    """What was simulated and measured in one scene.
+class SceneRows:
+    """What the rows of one scene are made from.
 
     Attributes:
-        name: e.g. ``scene-0001``.
-        seed: of the world; part of every token.
-        clock, rig: when and with what it was recorded.
-        lidar_ego_poses: (F, 3) x, y, yaw of the ego frame at the keyframes.
-        camera_ego_poses: (F, 6, 3) when each camera fires.
+        plan: the scene.
         image_size_wh: pixels.
-        things: M annotated objects.
         lidar_points: (F, M) returns from each object.
         radar_points: (F, M).
         visible_share: (F, M) share of each object's pixels that is seen, over all cameras.
     """
 
-    name: str
-    seed: int
-    clock: Clock
-    rig: Rig
-    lidar_ego_poses: Array
-    camera_ego_poses: Array
+    plan: ScenePlan
     image_size_wh: tuple[int, int]
-    things: Sequence[Thing]
     lidar_points: NDArray[np.int64]
     radar_points: NDArray[np.int64]
     visible_share: Array
 
     def token(self, *names: object) -> str:
         """A token of this scene."""
-        return token(self.seed, self.name, *names)
+        return token(self.plan.seed, self.plan.name, *names)
 
-    def file_name(self, channel: str, frame: int) -> str:
-        """Path of a recording, relative to the data root."""
-        log = f"synthetic-{self.name}"
-        if channel == LIDAR:
-            return f"samples/{LIDAR}/{log}__{LIDAR}__{self.clock.lidar_us[frame]}.pcd.bin"
-        stamp = self.clock.camera_us[frame, CAMERAS.index(channel)]
-        return f"samples/{channel}/{log}__{channel}__{stamp}.jpg"
+    def neighbours(self, frame: int, span: tuple[int, int], *names: object) -> Row:
+        """The prev and next tokens of a chain that runs over the frames ``span``, both included."""
+        return {
+            "prev": self.token(*names, frame - 1) if frame > span[0] else "",
+            "next": self.token(*names, frame + 1) if frame < span[1] else "",
+        }
 
 
-def scene_tables(record: SceneRecord) -> dict[str, list[Row]]:
+def file_name(scene_name: str, channel: str, timestamp_us: int) -> str:
+    """Path of a recording relative to the data root."""
+    ending = "pcd.bin" if channel == LIDAR else "jpg"
+    return f"samples/{channel}/synthetic-{scene_name}__{channel}__{timestamp_us}.{ending}"
+
+
+def scene_tables(record: SceneRows) -> dict[str, list[Row]]:
     """Rows of every table that differs between scenes, but for ``map``, which the world has one row of."""
-    frames = len(record.clock.lidar_us)
+    frames = len(record.plan.clock.lidar_us)
     instances, annotations = _annotations(record)
     sample_data, ego_poses = _recordings(record)
     return {
         "log": [
             {
                 "token": record.token("log"),
-                "logfile": f"synthetic-{record.name}",
+                "logfile": f"synthetic-{record.plan.name}",
                 "vehicle": "synthetic",
                 "date_captured": "2020-09-13",
                 "location": "synthetic-town",
@@ -83,16 +76,15 @@ def scene_tables(record: SceneRecord) -> dict[str, list[Row]]:
                 "nbr_samples": frames,
                 "first_sample_token": record.token("sample", 0),
                 "last_sample_token": record.token("sample", frames - 1),
-                "name": record.name,
+                "name": record.plan.name,
                 "description": "A synthetic drive",
             }
         ],
         "sample": [
             {
                 "token": record.token("sample", frame),
-                "timestamp": int(record.clock.lidar_us[frame]),
-                "prev": record.token("sample", frame - 1) if frame > 0 else "",
-                "next": record.token("sample", frame + 1) if frame + 1 < frames else "",
+                "timestamp": int(record.plan.clock.lidar_us[frame]),
+                **record.neighbours(frame, (0, frames - 1), "sample"),
                 "scene_token": record.token("scene"),
             }
             for frame in range(frames)
@@ -105,9 +97,9 @@ def scene_tables(record: SceneRecord) -> dict[str, list[Row]]:
     }
 
 
-def _calibration(record: SceneRecord) -> list[Row]:
-    poses = {LIDAR: record.rig.ego_from_lidar, **dict(zip(CAMERAS, record.rig.ego_from_camera, strict=True))}
-    intrinsics = dict(zip(CAMERAS, record.rig.intrinsics.tolist(), strict=True))
+def _calibration(record: SceneRows) -> list[Row]:
+    poses = {LIDAR: record.plan.rig.ego_from_lidar, **dict(zip(CAMERAS, record.plan.rig.ego_from_camera, strict=True))}
+    intrinsics = dict(zip(CAMERAS, record.plan.rig.intrinsics.tolist(), strict=True))
     return [
         {
             "token": record.token("calibrated_sensor", channel),
@@ -120,14 +112,14 @@ def _calibration(record: SceneRecord) -> list[Row]:
     ]
 
 
-def _recordings(record: SceneRecord) -> tuple[list[Row], list[Row]]:
+def _recordings(record: SceneRows) -> tuple[list[Row], list[Row]]:
     """sample_data and ego_pose rows, one of each per recording, sharing a token as in nuScenes."""
     sample_data: list[Row] = []
     ego_poses: list[Row] = []
-    frames = len(record.clock.lidar_us)
+    frames = len(record.plan.clock.lidar_us)
     for frame in range(frames):
-        stamps = [int(record.clock.lidar_us[frame]), *record.clock.camera_us[frame].tolist()]
-        poses = [record.lidar_ego_poses[frame], *record.camera_ego_poses[frame]]
+        stamps = [int(record.plan.clock.lidar_us[frame]), *record.plan.clock.camera_us[frame].tolist()]
+        poses = [record.plan.lidar_ego_poses[frame], *record.plan.camera_ego_poses[frame]]
         for channel, stamp, pose in zip((LIDAR, *CAMERAS), stamps, poses, strict=True):
             is_camera = channel != LIDAR
             own = record.token("sample_data", channel, frame)
@@ -143,9 +135,8 @@ def _recordings(record: SceneRecord) -> tuple[list[Row], list[Row]]:
                     "is_key_frame": True,
                     "height": record.image_size_wh[1] if is_camera else 0,
                     "width": record.image_size_wh[0] if is_camera else 0,
-                    "filename": record.file_name(channel, frame),
-                    "prev": record.token("sample_data", channel, frame - 1) if frame > 0 else "",
-                    "next": record.token("sample_data", channel, frame + 1) if frame + 1 < frames else "",
+                    "filename": file_name(record.plan.name, channel, stamp),
+                    **record.neighbours(frame, (0, frames - 1), "sample_data", channel),
                 }
             )
     return sample_data, ego_poses
@@ -156,11 +147,11 @@ def _pose_columns(pose: Array) -> Row:
     return {"rotation": quaternion_wxyz(planar_pose(x, y, yaw)[:3, :3]), "translation": [x, y, 0.0]}
 
 
-def _annotations(record: SceneRecord) -> tuple[list[Row], list[Row]]:
+def _annotations(record: SceneRows) -> tuple[list[Row], list[Row]]:
     instances: list[Row] = []
     annotations: list[Row] = []
-    ego = record.lidar_ego_poses[:, :2]
-    for number, thing in enumerate(record.things):
+    ego = record.plan.lidar_ego_poses[:, :2]
+    for number, thing in enumerate(record.plan.things):
         near = np.nonzero(np.linalg.norm(thing.lidar_poses[:, :2] - ego, axis=1) < ANNOTATED_RADIUS_M)[0]
         if not len(near):
             continue
@@ -175,15 +166,13 @@ def _annotations(record: SceneRecord) -> tuple[list[Row], list[Row]]:
             }
         )
         for frame in range(first, last + 1):
-            row = _annotation(record, number, frame)
-            row["prev"] = record.token("annotation", number, frame - 1) if frame > first else ""
-            row["next"] = record.token("annotation", number, frame + 1) if frame < last else ""
-            annotations.append(row)
+            chain = record.neighbours(frame, (first, last), "annotation", number)
+            annotations.append({**_annotation(record, number, frame), **chain})
     return instances, annotations
 
 
-def _annotation(record: SceneRecord, number: int, frame: int) -> Row:
-    thing = record.things[number]
+def _annotation(record: SceneRows, number: int, frame: int) -> Row:
+    thing = record.plan.things[number]
     x, y, yaw = thing.lidar_poses[frame].tolist()
     attribute = attribute_of(thing, frame)
     level = int(np.searchsorted(VISIBILITY_BOUNDS, record.visible_share[frame, number], side="right"))

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from scenes.synthetic.options import GENERATOR_VERSION, TABLE_VERSION, WorldOptions
+from scenes.synthetic.plan import plan_scene
 from scenes.synthetic.recording import record_scene
 from scenes.synthetic.scene_names import scene_names
-from scenes.synthetic.tables import scene_tables
+from scenes.synthetic.tables import SceneRows, scene_tables
 from scenes.synthetic.vocabulary import LIDAR, shared_tables, token
 from schemas.errors import DataError
 from schemas.frames import CAMERAS
@@ -144,7 +145,17 @@ def _write_scenes(
 
 def _scene_rows(options: WorldOptions, data_root: Path, name: str) -> dict[str, str]:
     """Record one scene; its rows as JSON, one a line, by table."""
-    rows = scene_tables(record_scene(options, name, data_root))
+    plan = plan_scene(options, name)
+    recording = record_scene(options, plan, data_root)
+    sighting = recording.sighting
+    record = SceneRows(
+        plan=plan,
+        image_size_wh=(options.image_width, options.image_height),
+        lidar_points=recording.lidar_points,
+        radar_points=recording.radar_points,
+        visible_share=sighting.shown / np.maximum(sighting.whole, 1),
+    )
+    rows = scene_tables(record)
     return {table: ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows[table]) for table in SCENE_TABLES}
 
 

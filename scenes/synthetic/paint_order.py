@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_SLACK_M = 0.02
+"""Bodies may overlap by this much and still count as apart."""
+
 
 class PaintOrder:
     """Who can hide whom, for rectangles on the ground that do not overlap.
@@ -15,18 +18,20 @@ class PaintOrder:
 
     def __init__(self, poses: Array, half_lw_m: Array) -> None:
         """Args: (N, 3) x, y, yaw and (N, 2) half length and half width."""
-        signs = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]])
         self._poses, self._half_lw_m = poses, half_lw_m
         self._axes = _axes(poses[:, 2])
-        corners = poses[:, None, :2] + (signs * half_lw_m[:, None]) @ self._axes
-        local = np.einsum("abcj,aij->abci", corners[None] - poses[:, None, None, :2], self._axes)
-        slack = 0.02
-        limit = half_lw_m[:, None] - slack
-        self._beyond = np.stack([(local.min(axis=2) >= limit), (local.max(axis=2) <= -limit)], axis=-1)
+        gap = poses[None, :, :2] - poses[:, None, :2]
+        middle = np.stack([(gap * self._axes[:, None, axis]).sum(axis=-1) for axis in range(2)], axis=-1)
+        turn = poses[None, :, 2] - poses[:, None, 2]
+        cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+        length, width = half_lw_m.T
+        reach = np.stack([cos * length + sin * width, sin * length + cos * width], axis=-1)
+        limit = half_lw_m[:, None] - _SLACK_M
+        self._beyond = np.stack([middle - reach >= limit, middle + reach <= -limit], axis=-1)
 
     def back_to_front(self, viewer_xy_m: Array, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         """The chosen bodies, ordered for a viewer at (2,); where bodies overlap or interlock, by distance."""
-        viewer = np.einsum("aij,aj->ai", self._axes[chosen], viewer_xy_m - self._poses[chosen, :2])
+        viewer = (self._axes[chosen] @ (viewer_xy_m - self._poses[chosen, :2])[..., None])[..., 0]
         half = self._half_lw_m[chosen]
         viewer_beyond = np.stack([viewer > half, viewer < -half], axis=-1)
         beyond = self._beyond[np.ix_(chosen, chosen)]
