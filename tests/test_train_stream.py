@@ -26,7 +26,7 @@ FEATURES = ("bev", "temporal_offsets", "temporal_weights", "query_features", "qu
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> SceneTables:
-    return tiny_tables(tmp_path_factory.mktemp("world"))
+    return tiny_tables(tmp_path_factory.getbasetemp() / "train-world")
 
 
 @pytest.fixture(scope="module", params=["int8", "float16", "archive"])

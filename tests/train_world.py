@@ -32,6 +32,7 @@ CPU = torch.device("cpu")
 
 def tiny_tables(folder: Path) -> SceneTables:
     """Three scenes of four frames with 32×18 images of noise; written once per folder."""
+    folder.mkdir(exist_ok=True)
     data_root = folder / "nuscenes"
     if not data_root.exists():
         make_nuscenes(SCENES, frames=FRAMES).write(data_root)

@@ -41,8 +41,8 @@ class Learner(nn.Module):
             UserError: the detector's predictions are not finite.
         """
         device = batch.current.images.device
-        # Two autocast blocks, not one: a block keeps the weights it has cast, and those cast without gradient for the
-        # history would be used again for the supervised frames, which would then not train.
+        # Two autocast blocks, not one: a block keeps the weights it has cast, and in older torch releases those cast
+        # without gradient for the history are used again for the supervised frames, which then do not train.
         with autocast(device, self.precision):
             previous = encode_history(self.detector, batch.history, len(batch.boxes))
         with autocast(device, self.precision):

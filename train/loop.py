@@ -18,7 +18,7 @@ from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from train.clips import ClipPlan, ClipPosition
 from train.interruption import stop_on_signal
 from train.learner import Learner
-from train.metrics_log import MetricsLog, StepReport, tensorboard_writer
+from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
 from train.run import TrainingRun, check_run, clip_plan, distillers_of, planned_batches
 from train.run_folder import RunFolder, open_run_folder
@@ -85,10 +85,9 @@ class _Loop:
 
     def go(self, on_step: Callable[[StepReport], None], max_steps: int | None) -> TrainOutcome:
         last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)
-        tensorboard = tensorboard_writer(self.folder.tensorboard, self.step)
         self.state.learner.train()
         with (
-            MetricsLog(self.folder.metrics, self.step, tensorboard) as log,
+            MetricsLog(self.folder.metrics, self.step, self.folder.tensorboard) as log,
             stop_on_signal() as stop,
             self._saving_what_was_learnt(),
             self._batches() as batches,

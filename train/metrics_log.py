@@ -4,7 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
 
 from schemas.errors import UserError
 
@@ -32,16 +34,6 @@ class StepReport:
     seconds: dict[str, float]
 
 
-class ScalarWriter(Protocol):
-    """The part of TensorBoard's writer that is used."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
-        """Record one number."""
-
-    def close(self) -> None:
-        """Finish the file."""
-
-
 class MetricsLog:
     """Appends one line per logged step; use it as a context manager.
 
@@ -50,19 +42,19 @@ class MetricsLog:
     Args:
         path: the JSON-lines file.
         steps_done: lines of later steps are dropped; 0 starts an empty file.
-        tensorboard: a writer that gets the same numbers, or None.
+        tensorboard: folder for TensorBoard's files of the same numbers.
 
     Raises:
         UserError: an existing file is not a metrics log.
     """
 
-    def __init__(self, path: Path, steps_done: int, tensorboard: ScalarWriter | None) -> None:
+    def __init__(self, path: Path, steps_done: int, tensorboard: Path) -> None:
         kept = _lines_until(path, steps_done)
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text("".join(kept))
         partial.replace(path)
         self._file = path.open("a")
-        self._tensorboard = tensorboard
+        self._tensorboard = SummaryWriter(str(tensorboard), purge_step=steps_done + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -71,26 +63,16 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._tensorboard.close()
 
     def write(self, report: StepReport) -> None:
         """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard."""
         numbers = asdict(report)
         self._file.write(json.dumps(numbers) + "\n")
         self._file.flush()
-        if self._tensorboard is not None:
-            for name, value in numbers.items():
-                for tag, number in _flat(name, value):
-                    self._tensorboard.add_scalar(tag, number, report.step)
-
-
-def tensorboard_writer(folder: Path, steps_done: int) -> ScalarWriter:
-    """A TensorBoard writer; a resumed run hides what was logged after its checkpoint."""
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  a second of imports
-
-    writer: ScalarWriter = SummaryWriter(str(folder), purge_step=steps_done + 1)
-    return writer
+        for name, value in numbers.items():
+            for tag, number in _flat(name, value):
+                self._tensorboard.add_scalar(tag, number, report.step)
 
 
 def _lines_until(path: Path, steps_done: int) -> list[str]:

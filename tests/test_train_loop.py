@@ -1,0 +1,387 @@
+"""The loop learns, resumes bit by bit, and loses nothing when something goes wrong."""
+
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
+
+from cache.reading import Cache, open_cache
+from detectors.bevformer import BEVFormer
+from detectors.weights import load_weights
+from scenes.scene_tables import SceneTables
+from schemas.errors import CacheError, CheckpointError, DataError, RecipeError, UserError
+from train.clips import ClipOptions
+from train.distiller_catalogue import DistillationOptions
+from train.loop import TrainOutcome, train
+from train.metrics_log import StepReport
+from train.options import OptimizerOptions, TrainOptions
+from train.run import TrainingRun
+from train.run_folder import open_run_folder
+from train.stream import StreamOptions
+
+OPTIONS = TrainOptions(
+    steps=6,
+    batch_size=2,
+    clips=ClipOptions(length=3),
+    distillation=DistillationOptions(names=("feature", "fd3d-heatmap")),
+    optimizer=OptimizerOptions(lr=1e-3, warmup_steps=2),
+    log_every=1,
+    checkpoint_every=2,
+)
+ALONE = DistillationOptions()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> SceneTables:
+    return tiny_tables(tmp_path_factory.getbasetemp() / "train-world")
+
+
+@pytest.fixture(scope="module")
+def cache(tables: SceneTables, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return fill_cache(tmp_path_factory.mktemp("loop") / "cache", tables)
+
+
+@pytest.fixture
+def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., TrainingRun]:
+    """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
+
+    def build(out: str = "out", **changes: Any) -> TrainingRun:
+        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
+        fields = {
+            "detector": tiny_detector(),
+            "tables": tables,
+            "scene_names": SCENES,
+            "cache": cache,
+            "out": tmp_path / out,
+            "device": CPU,
+        }
+        return TrainingRun(options=OPTIONS.model_copy(update=options), **(fields | changes))
+
+    return build
+
+
+def quietly(run: TrainingRun, max_steps: int | None = None) -> tuple[TrainOutcome, list[StepReport]]:
+    reports: list[StepReport] = []
+    return train(run, reports.append, max_steps), reports
+
+
+def logged(run: TrainingRun) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    return lines
+
+
+def parameters(detector: BEVFormer) -> dict[str, torch.Tensor]:
+    return {name: values.clone() for name, values in detector.state_dict().items()}
+
+
+def test_a_run_reports_logs_and_leaves_weights(run_of) -> None:
+    run = run_of()
+    outcome, reports = quietly(run)
+    assert (outcome.step, outcome.finished, outcome.interrupted) == (6, True, False)
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
+    terms = set(reports[0].terms)
+    assert {"feature/bev", "fd3d-heatmap/bev"} < terms
+    assert all(name.split("/")[0] in {"detection", "feature", "fd3d-heatmap"} for name in terms)
+    assert all(math.isclose(report.loss, sum(report.terms.values())) for report in reports)
+    assert set(reports[0].seconds) == {"data", "forward", "backward"}
+    assert [line["step"] for line in logged(run)] == [1, 2, 3, 4, 5, 6]
+    assert list((run.out / "tensorboard").iterdir())
+    other = tiny_detector(seed=1)
+    load_weights(other, outcome.weights)
+    for name, values in run.detector.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], values, rtol=0, atol=0)
+
+
+def test_learning_lowers_the_loss_on_what_it_sees(run_of) -> None:
+    run = run_of(
+        steps=40,
+        scene_names=SCENES[:1],
+        distillation=DistillationOptions(names=("feature",)),
+        optimizer=OptimizerOptions(lr=3e-3, warmup_steps=0),
+        detector=tiny_detector(tiny_config(dropout=0.0)),
+    )
+    _, reports = quietly(run)
+    first, last = (sum(report.loss for report in part) for part in (reports[:6], reports[-6:]))
+    assert last < 0.8 * first
+    feature = [report.terms["feature/bev"] for report in reports]
+    assert sum(feature[-6:]) < 0.8 * sum(feature[:6])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_stopping_and_resuming_is_bit_for_bit_one_run(run_of, precision: str) -> None:
+    whole = run_of("whole", precision=precision)
+    quietly(whole)
+    halves = run_of("halves", precision=precision)
+    outcome, _ = quietly(halves, max_steps=3)
+    assert (outcome.step, outcome.finished) == (3, False)
+    second = run_of("halves", precision=precision, detector=tiny_detector(seed=5))
+    _, reports = quietly(second)
+    assert [report.step for report in reports] == [4, 5, 6]
+    assert logged(second) == logged(whole)
+    expected = parameters(whole.detector)
+    assert all(torch.equal(values, expected[name]) for name, values in parameters(second.detector).items())
+
+
+def test_threads_and_look_ahead_change_no_number(run_of) -> None:
+    plain = run_of("plain")
+    wide = run_of("wide", stream=StreamOptions(look_ahead=4, read_threads=4, decode_threads=3))
+    quietly(plain)
+    quietly(wide)
+    assert logged(plain) == logged(wide)
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(run_of) -> None:
+    whole, killed = run_of("whole"), run_of("killed")
+    quietly(whole)
+    quietly(killed, max_steps=2)
+    saved = (killed.out / "last.pt").read_bytes()
+    quietly(run_of("killed"), max_steps=5)
+    (killed.out / "last.pt").write_bytes(saved)  # as if the power had failed after step 5
+    with (killed.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    again = run_of("killed")
+    quietly(again)
+    assert logged(again) == logged(whole)
+
+
+def test_a_detector_trains_without_any_cache(run_of) -> None:
+    run = run_of(cache=None, distillation=ALONE)
+    _, reports = quietly(run)
+    assert all(name.startswith("detection/") for name in reports[0].terms)
+
+
+def test_the_cache_is_not_read_by_none(run_of, tables: SceneTables, tmp_path: Path) -> None:
+    untrained = fill_cache(tmp_path / "untrained", tables, scenes=SCENES[:1], untrained=True)
+    with_cache, without = (
+        run_of("with", cache=untrained, distillation=ALONE),
+        run_of("without", cache=None, distillation=ALONE),
+    )
+    quietly(with_cache, max_steps=2)
+    quietly(without, max_steps=2)
+    assert logged(with_cache) == logged(without)
+
+
+def test_history_can_be_turned_on_later(run_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    run = run_of(history_from_step=2, scene_names=SCENES[:1], batch_size=4)
+    encode = run.detector.encode
+    monkeypatch.setattr(run.detector, "encode", lambda *args: (calls.append(1), encode(*args))[1])
+    quietly(run, max_steps=2)
+    assert not calls
+    later = run_of(history_from_step=2, scene_names=SCENES[:1], batch_size=4)
+    encode_later = later.detector.encode
+    monkeypatch.setattr(later.detector, "encode", lambda *args: (calls.append(1), encode_later(*args))[1])
+    quietly(later, max_steps=3)
+    assert len(calls) == 2
+
+
+def test_bfloat16_trains_every_weight_that_float32_trains(run_of) -> None:
+    """History runs without gradient first; weights cast there must not be used again for the supervised frames."""
+    trained = {}
+    for precision in ("float32", "bfloat16"):
+        run = run_of(precision, precision=precision, batch_size=4)
+        before = parameters(run.detector)
+        quietly(run, max_steps=1)
+        decayed = {n for n, p in run.detector.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert all(not torch.equal(before[name], run.detector.state_dict()[name]) for name in decayed)
+        trained[precision] = decayed
+    assert trained["bfloat16"] == trained["float32"]
+    assert any(name.startswith("img_backbone") for name in trained["bfloat16"])
+
+
+def test_ctrl_c_saves_at_the_next_step_and_resuming_goes_on(run_of) -> None:
+    whole, stopped = run_of("whole"), run_of("stopped", checkpoint_every=100)
+    quietly(whole)
+
+    def press_at_four(report: StepReport) -> None:
+        if report.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    outcome = train(stopped, press_at_four)
+    assert (outcome.step, outcome.finished, outcome.interrupted) == (4, False, True)
+    assert signal.getsignal(signal.SIGINT) is handler
+    again = run_of("stopped", checkpoint_every=100)
+    quietly(again)
+    assert logged(again) == logged(whole)
+
+
+def test_a_second_ctrl_c_interrupts_at_once(run_of) -> None:
+    def press_twice(_: StepReport) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run_of(), press_twice)
+
+
+def break_at(run: TrainingRun, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make one detection loss NaN at a step."""
+    losses, calls = run.detector.losses, [0]
+
+    def broken(*args: Any) -> dict[str, torch.Tensor]:
+        terms = losses(*args)
+        calls[0] += 1
+        name = sorted(terms)[0]
+        return terms | ({name: terms[name] * math.nan} if calls[0] == step else {})
+
+    monkeypatch.setattr(run.detector, "losses", broken)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_term_and_samples(run_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(checkpoint_every=100)
+    break_at(run, 4, monkeypatch)
+    with pytest.raises(UserError) as caught:
+        quietly(run)
+    message = str(caught.value)
+    assert "training stopped at step 4" in message
+    assert "the loss is not finite: detection/" in message
+    assert "is nan" in message
+    assert "Samples: scene-000" in message
+    assert "The state after step 3 is in" in message
+    whole = run_of("whole")
+    quietly(whole)
+    again = run_of(checkpoint_every=100)
+    quietly(again)
+    assert [line["step"] for line in logged(again)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_gradients_that_are_not_finite_stop_the_run(run_of) -> None:
+    run = run_of(distillation=ALONE)
+    parameter = next(run.detector.parameters())
+    parameter.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(UserError, match=r"step 1: the gradients are not finite.*Samples: scene-000"):
+        quietly(run)
+    assert not (run.out / "last.pt").exists()
+
+
+def test_predictions_that_are_not_finite_name_the_samples(run_of) -> None:
+    run = run_of(distillation=ALONE)
+    with torch.no_grad():
+        next(run.detector.img_backbone.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match=r"training stopped at step 1: .*NaN or infinite.*Samples: scene-000"):
+        quietly(run)
+
+
+def test_a_missing_image_in_the_middle_of_a_run_loses_nothing(run_of, tables: SceneTables, tmp_path: Path) -> None:
+    run = run_of(checkpoint_every=100)
+    world = tmp_path / "world"
+    shutil.copytree(tables.data_root.parent, world)
+    own = tiny_tables(world)
+    hidden: list[Path] = []
+
+    def remove_the_rest(report: StepReport) -> None:
+        if report.step == 2:
+            images = list((own.data_root / "samples" / "CAM_BACK").iterdir())
+            hidden.extend(path.rename(path.with_suffix(".hidden")) for path in images)
+
+    broken = run_of(tables=own, checkpoint_every=100)
+    with pytest.raises(
+        DataError, match=r"training stopped at step \d: sample .*CAM_BACK.*is missing.*after step \d is in"
+    ):
+        train(broken, remove_the_rest)
+    for path in hidden:
+        path.rename(path.with_suffix(".jpg"))
+    quietly(run_of(tables=own, checkpoint_every=100))
+    whole = run_of("whole", checkpoint_every=100)
+    quietly(whole)
+    assert logged(run) == logged(whole)
+
+
+def test_a_folder_in_use_is_refused(run_of) -> None:
+    run = run_of()
+    with (
+        open_run_folder(run.out),
+        pytest.raises(UserError, match=rf"another training run is writing to .*process {os.getpid()}.*OUT="),
+    ):
+        quietly(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, r"options\.seed: 1 now, 0 in the checkpoint"),
+        ({"distillation": ALONE}, r"options\.distillation\.names: \['none'\] now, \['feature', 'fd3d-heatmap'\] in"),
+        ({"scene_names": SCENES[:2]}, r"data\.scenes: '2 scenes.* now, '3 scenes"),
+        ({"detector": tiny_detector(tiny_config(dims=8))}, r"detector\.embed_dims: 8 now, 16 in the checkpoint"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(run_of, change: dict[str, Any], words: str) -> None:
+    quietly(run_of(), max_steps=2)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        quietly(run_of(**change))
+    assert "OUT=..." in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])
+def test_a_damaged_checkpoint_is_refused(run_of, content: bytes) -> None:
+    run = run_of()
+    run.out.mkdir()
+    (run.out / "last.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt cannot be read as a training state"):
+        quietly(run)
+
+
+def test_a_foreign_checkpoint_is_refused(run_of) -> None:
+    run = run_of()
+    run.out.mkdir()
+    torch.save({"state_dict": {}}, run.out / "last.pt")
+    with pytest.raises(
+        CheckpointError, match=r"expected format 'bev-teacher-cache training state 1', got 'none stated'"
+    ):
+        quietly(run)
+
+
+def test_a_foreign_metrics_file_is_refused(run_of) -> None:
+    quietly(run_of(), max_steps=2)
+    run = run_of()
+    (run.out / "metrics.jsonl").write_text("hello\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is no metrics"):
+        quietly(run)
+
+
+def test_an_untrained_teacher_is_refused_unless_allowed(run_of, tables: SceneTables, tmp_path: Path) -> None:
+    untrained = fill_cache(tmp_path / "untrained", tables, untrained=True)
+    with pytest.raises(CacheError, match=r"untrained teacher.*--allow-untrained-teacher"):
+        quietly(run_of(cache=untrained))
+    quietly(run_of(cache=untrained, allow_untrained_teacher=True), max_steps=1)
+
+
+def test_a_cache_that_does_not_fit_is_refused(run_of, tables: SceneTables, tmp_path: Path) -> None:
+    partial = fill_cache(tmp_path / "partial", tables, scenes=SCENES[:2])
+    with pytest.raises(CacheError, match=rf"1 of 3 scenes are not in the cache .*{SCENES[2]}.*--scenes"):
+        quietly(run_of(cache=partial))
+    quietly(run_of(cache=partial, scene_names=SCENES[:2]), max_steps=1)
+
+
+def test_a_cache_of_other_tables_is_refused(run_of, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = open_cache(cache.path)
+    dataset = other.manifest.dataset.model_copy(update={"tables_sha256": "f" * 64})
+    other.manifest = other.manifest.model_copy(update={"dataset": dataset})
+    with pytest.raises(CacheError, match=r"dataset tables"):
+        quietly(run_of(cache=other))
+
+
+def test_float16_needs_cuda(run_of) -> None:
+    with pytest.raises(RecipeError, match=r"float16 needs --device cuda, got cpu.*bfloat16"):
+        quietly(run_of(precision="float16"))
+
+
+def test_a_finished_run_does_nothing_more(run_of) -> None:
+    run = run_of()
+    quietly(run)
+    before = (run.out / "metrics.jsonl").read_text()
+    outcome, reports = quietly(run_of())
+    assert outcome.finished
+    assert not reports
+    assert (run.out / "metrics.jsonl").read_text() == before
