@@ -6,6 +6,8 @@ tables and tells it.
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,18 @@ from scenes.splits import predefined_splits
 from scenes.table_checks import FIELDS, check_tables
 from scenes.table_rows import Tables
 from schemas.errors import DataError
+
+
+@contextmanager
+def garbage_collection_off() -> Iterator[None]:
+    """Spare the cyclic collector millions of small dicts, none of them garbage: halves the time over large tables."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def check_folder(data_root: Path, version: str) -> None:
@@ -57,10 +71,9 @@ def open_devkit(data_root: Path, version: str) -> Any:
         DataError: the folder or a table is not what nuScenes v1.0 promises.
     """
     check_folder(data_root, version)
-    collecting = gc.isenabled()
-    gc.disable()  # millions of small dicts, none of them garbage: halves the loading time
     try:
-        return NuScenes(version=version, dataroot=str(data_root), verbose=False)
+        with garbage_collection_off():
+            return NuScenes(version=version, dataroot=str(data_root), verbose=False)
     except MemoryError:
         raise
     except Exception as error:  # the devkit raises whatever comes, bare Exception included
@@ -70,9 +83,6 @@ def open_devkit(data_root: Path, version: str) -> Any:
             f"nuscenes-devkit cannot load {version} from {data_root}: {type(error).__name__}: {error}. "
             "Unpack the metadata archive of this version again."
         ) from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def devkit_tables(devkit: Any) -> Tables:

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import NuScenesEval
 
@@ -52,8 +54,26 @@ class Score:
     samples: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a log or a JSON file."""
-        return asdict(self)
+        """Plain values for a log or a JSON file, None where the benchmark defines no error."""
+        errors = {
+            name: {error: None if math.isnan(value) else value for error, value in by_error.items()}
+            for name, by_error in self.class_tp_errors.items()
+        }
+        return asdict(self) | {"class_tp_errors": errors}
+
+
+def require_labels(tables: SceneTables, split: str) -> None:
+    """Refuse to score a split that has no annotations; worth asking before hours of inference.
+
+    Raises:
+        DataError: the version is unlabelled, or has no such split.
+    """
+    if not tables.has_labels:
+        raise DataError(
+            f"a score was asked for on split {split!r} of {tables.version}, which has no annotations: nuScenes keeps "
+            "those of the test set. Evaluate on the validation split of a labelled version."
+        )
+    tables.scene_names(split)
 
 
 def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, out_dir: Path) -> Score:
@@ -71,11 +91,7 @@ def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, o
     Raises:
         DataError: the split has no annotations, the samples are not the split's, or a detection is not finite.
     """
-    if not tables.has_labels:
-        raise DataError(
-            f"a score was asked for on split {split!r} of {tables.version}, which has no annotations: nuScenes keeps "
-            "those of the test set. Evaluate on the validation split of a labelled version."
-        )
+    require_labels(tables, split)
     tokens = [token for name in tables.scene_names(split) for token in tables.sample_tokens(name)]
     _check_samples(detections, tokens, split)
     frames = [tables.frame(token) for token in tokens]
@@ -83,13 +99,38 @@ def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, o
     write_submission(out_dir / SUBMISSION_FILE, results)
     if not any(results.values()) or not any(frame.boxes for frame in frames):
         return _zero_score(split, len(tokens))
-    return _official_score(tables, split, out_dir)
+    return score_submission(out_dir / SUBMISSION_FILE, tables, split)
+
+
+def score_submission(path: Path, tables: SceneTables, split: str) -> Score:
+    """Score a submission file as it stands.
+
+    Args:
+        path: JSON in the form of the nuScenes detection task, with at least one box.
+        tables: the version that the split belongs to.
+        split: exactly the samples of the file.
+
+    Raises:
+        DataError: the version's tables cannot be read, or the split has no annotations.
+    """
+    require_labels(tables, split)
+    # The devkit shows progress bars and prints whatever it is told; nobody asked for them here.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        evaluation = NuScenesEval(
+            open_devkit(tables.data_root, tables.version),
+            config=config_factory("detection_cvpr_2019"),
+            result_path=str(path),
+            eval_set=split,
+            output_dir=str(path.parent),
+            verbose=False,
+        )
+        metrics, _ = evaluation.evaluate()
+    return _score(metrics.serialize(), split, len(evaluation.sample_tokens))
 
 
 def as_detections(annotations: Boxes) -> Boxes:
-    """Annotations as perfect detections of score 1, whose official score is the highest that a split allows."""
-    fields = {name: getattr(annotations, name) for name in annotations.__dataclass_fields__}
-    return Boxes(**{**fields, "scores": annotations.yaw_rad * 0 + 1.0})
+    """Annotations as detections of score 1: perfect but for their attributes, which class and speed must tell."""
+    return replace(annotations, scores=np.ones(len(annotations)))
 
 
 def _check_samples(detections: Mapping[str, Boxes], tokens: list[str], split: str) -> None:
@@ -103,19 +144,7 @@ def _check_samples(detections: Mapping[str, Boxes], tokens: list[str], split: st
         )
 
 
-def _official_score(tables: SceneTables, split: str, out_dir: Path) -> Score:
-    # The devkit shows progress bars and prints whatever it is told; nobody asked for them here.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        evaluation = NuScenesEval(
-            open_devkit(tables.data_root, tables.version),
-            config=config_factory("detection_cvpr_2019"),
-            result_path=str(out_dir / SUBMISSION_FILE),
-            eval_set=split,
-            output_dir=str(out_dir),
-            verbose=False,
-        )
-        metrics, _ = evaluation.evaluate()
-    summary = metrics.serialize()
+def _score(summary: Mapping[str, Any], split: str, samples: int) -> Score:
     return Score(
         nds=float(summary["nd_score"]),
         mean_ap=float(summary["mean_ap"]),
@@ -126,7 +155,7 @@ def _official_score(tables: SceneTables, split: str, out_dir: Path) -> Score:
             for name in CLASS_NAMES
         },
         split=split,
-        samples=len(evaluation.sample_tokens),
+        samples=samples,
     )
 
 

@@ -48,16 +48,17 @@ def _build(data_root: Path, version: str) -> SceneIndex:
     from scenes.table_checks import check_tables  # noqa: PLC0415
 
     custom = read_custom_splits(data_root, version)
-    tables = devkit.devkit_tables(devkit.open_devkit(data_root, version))
-    check_tables(tables)
-    labels = {row["name"]: devkit.detection_name(row["name"]) for row in tables["category"]}
-    conventions = Conventions(
-        label_of_category={name: CLASS_NAMES.index(label) for name, label in labels.items() if label is not None},
-        splits={**devkit.scenes_of_splits(version), **custom},
-        custom_splits=frozenset(custom),
-        without_can_bus=devkit.scenes_without_can_bus(data_root),
-    )
-    return build_index(data_root, tables, conventions)
+    with devkit.garbage_collection_off():
+        tables = devkit.devkit_tables(devkit.open_devkit(data_root, version))
+        check_tables(tables)
+        labels = {row["name"]: devkit.detection_name(row["name"]) for row in tables["category"]}
+        conventions = Conventions(
+            label_of_category={name: CLASS_NAMES.index(label) for name, label in labels.items() if label is not None},
+            splits={**devkit.scenes_of_splits(version), **custom},
+            custom_splits=frozenset(custom),
+            without_can_bus=devkit.scenes_without_can_bus(data_root),
+        )
+        return build_index(data_root, tables, conventions)
 
 
 def _index_path(index_dir: Path, data_root: Path, version: str) -> Path:

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_nuscenes import make_nuscenes
 from numpy.typing import NDArray
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.nuscenes import NuScenes
 
-from scenes.evaluation import SUBMISSION_FILE, TP_ERRORS, Score, as_detections, evaluate
+from scenes.evaluation import SUBMISSION_FILE, TP_ERRORS, as_detections, evaluate, require_labels
 from scenes.scene_tables import SceneTables
 from scenes.submission import CLASS_RANGE_M, MAX_BOXES_PER_SAMPLE, attribute_name, submission_boxes
 from scenes.tables import load_tables
@@ -55,7 +53,9 @@ def test_the_annotations_as_detections_score_one(tables: SceneTables, tmp_path: 
     assert tuple(score.class_ap) == CLASS_NAMES
     assert np.isnan(score.class_tp_errors["traffic_cone"]["mAOE"])
     assert (score.split, score.samples) == (split, 6 if split == "val" else 3)
-    assert json.loads(json.dumps(score.as_dict()))["nds"] == score.nds
+    as_read = json.loads(json.dumps(score.as_dict(), allow_nan=False))
+    assert as_read["nds"] == score.nds
+    assert as_read["class_tp_errors"]["traffic_cone"]["mAOE"] is None
 
 
 def test_the_devkit_stays_silent(tables: SceneTables, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +123,8 @@ def test_an_unlabelled_version_is_refused(tmp_path: Path) -> None:
         DataError, match=r"a score was asked for on split 'test' of v1.0-test, which has no annotations"
     ):
         evaluate({}, tables, "test", tmp_path)
+    with pytest.raises(DataError, match="a score was asked for"):
+        require_labels(tables, "test")
 
 
 @pytest.mark.parametrize(("change", "message"), [("missing", "1 are missing and 0"), ("extra", "0 are missing and 1")])
@@ -240,9 +242,3 @@ def test_class_ranges_are_those_of_the_official_configuration() -> None:
     config = config_factory("detection_cvpr_2019")
     assert dict(config.class_range) == CLASS_RANGE_M
     assert config.max_boxes_per_sample == MAX_BOXES_PER_SAMPLE
-
-
-@given(st.floats(0, 1))
-def test_a_score_is_a_plain_value(nds: float) -> None:
-    score = Score(nds=nds, mean_ap=0.0, tp_errors={}, class_ap={}, class_tp_errors={}, split="val", samples=1)
-    assert score == Score(**score.as_dict())
