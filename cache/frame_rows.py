@@ -1,6 +1,5 @@
 """The rows a scene must have before it may be called finished."""
 
-import numpy as np
 import pyarrow as pa
 
 from cache.zarr_documents import SceneSlot
@@ -22,7 +21,7 @@ def row_fault(rows: pa.Table, slot: SceneSlot) -> str | None:
         found = set(rows[column].to_pylist()) - {expected}
         if found:
             return f"its frame rows state {column} {sorted(found)[0]!r}, expected {expected!r}"
-    if not np.array_equal(rows["step"].to_numpy(), np.arange(slot.length)):
+    if rows["step"].to_pylist() != list(range(slot.length)):
         return f"its frame rows have the steps {rows['step'].to_pylist()}, expected 0 to {slot.length - 1} in order"
     if len(set(rows["sample_token"].to_pylist())) != slot.length:
         return "its frame rows name a sample_token twice"

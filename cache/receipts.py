@@ -113,9 +113,10 @@ def _facts(scene_name: str, shards: Mapping[str, ShardContents], group: CacheGro
 def _contents(table: pa.Table, entry: Mapping[str, Any]) -> ShardContents:
     name = entry["array"]
     return ShardContents(
-        offsets=table[f"{name}/offset"].to_numpy().astype(np.int64),
-        nbytes=table[f"{name}/nbytes"].to_numpy().astype(np.int64),
-        crc32c=table[f"{name}/crc32c"].to_numpy().astype(np.uint32),
+        # Through lists, which are short here: pyarrow's own way to numpy would import pandas.
+        offsets=np.array(table[f"{name}/offset"].to_pylist(), dtype=np.int64),
+        nbytes=np.array(table[f"{name}/nbytes"].to_pylist(), dtype=np.int64),
+        crc32c=np.array(table[f"{name}/crc32c"].to_pylist(), dtype=np.uint32),
         file_bytes=int(entry["bytes"]),
     )
 

@@ -94,9 +94,9 @@ class SceneWriter:
         if self._appended == self.slot.length:
             raise CacheError(f"{self._where()}: the scene has only {self.slot.length} keyframes; nothing was stored")
         for name, array in self._group.arrays.items():
-            found, expected = arrays[name], (array.shape, array.dtype)
-            if (found.shape, found.dtype.name) != expected:
-                raise CacheError(f"{self._where()}: {name} is {found.dtype.name} {found.shape}, expected {expected}")
+            found = f"{arrays[name].dtype.name} {arrays[name].shape}"
+            if found != f"{array.dtype} {array.shape}":
+                raise CacheError(f"{self._where()}: {name} is {found}, expected {array.dtype} {array.shape}")
         self._usable = False  # until all arrays hold the frame
         with disk_errors(f"writing {self._where()}", self._layout.root):
             for name, shard in self._shards.items():

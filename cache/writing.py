@@ -43,8 +43,10 @@ class CacheWriter:
     def scene(self, name: str) -> SceneWriter:
         """A writer for one scene, to be used in a ``with`` statement.
 
+        A scene that another process finishes meanwhile, or has finished, stays as it is: ``commit`` then says so.
+
         Raises:
-            CacheError: the scene has no place in this cache, or is finished already.
+            CacheError: the scene has no place in this cache.
         """
         if name not in self._group.scene_indices:
             split = self.manifest.dataset.split
@@ -52,8 +54,6 @@ class CacheWriter:
                 f"scene {name} has no place in the cache {self.path}, which was made for the {len(self._group.slots)} "
                 f"scenes of split {split}; name its own cache with CACHE=..."
             )
-        if name in self.committed():
-            raise CacheError(f"scene {name} is in the cache {self.path} already; finished scenes are never rewritten")
         return SceneWriter(self._layout, self._group, self._group.slot(name))
 
     def write_parameters(self, named: Mapping[str, NDArray[Any]]) -> None:

@@ -1,0 +1,14 @@
+"""Fill the fake cache at the folder named on the command line: a real writer process, for tests that kill it."""
+
+import sys
+from pathlib import Path
+
+from cache.writing import open_for_writing
+from tests.cache_fakes import SLOTS, manifest_of, write_scene
+
+if __name__ == "__main__":
+    writer = open_for_writing(Path(sys.argv[1]), manifest_of(), SLOTS)
+    print("ready", flush=True)
+    for slot in SLOTS:
+        if slot.name not in writer.committed():
+            write_scene(writer, slot)

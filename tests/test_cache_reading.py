@@ -1,0 +1,337 @@
+"""A reader refuses what is absent and names what is damaged."""
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cache import open_cache
+from cache.parquet_file import parquet_bytes, read_parquet
+from cache.writing import open_for_writing
+from schemas.errors import CacheError
+from schemas.frame_index import FRAME_SCHEMA
+from tests.cache_fakes import (
+    SLOTS,
+    SPECS,
+    features_of,
+    manifest_of,
+    rows_of,
+    token_of,
+    write_cache,
+    write_scene,
+)
+from tests.cache_no_fsync import no_fsync
+
+__all__ = ["no_fsync"]
+
+BEV = Path("bev") / "c.1.0.0.0.0"
+BEV_BYTES = 4 * 5 * 6
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A cache of which the first two scenes are made."""
+    write_cache(tmp_path / "cache", SLOTS[:2])
+    return tmp_path / "cache"
+
+
+def flipped(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def test_frames_are_the_rows_of_the_finished_scenes(root: Path) -> None:
+    cache = open_cache(root)
+    assert cache.frames.schema.equals(FRAME_SCHEMA)
+    assert cache.scene_names == ("scene-0001", "scene-0002")
+    assert cache.all_scene_names == ("scene-0001", "scene-0002", "scene-0003")
+    expected = [token_of(slot, step) for slot in SLOTS[:2] for step in range(slot.length)]
+    assert cache.frames["sample_token"].to_pylist() == expected
+
+
+def test_an_empty_cache_opens(tmp_path: Path) -> None:
+    write_cache(tmp_path, [])
+    cache = open_cache(str(tmp_path))
+    assert cache.scene_names == ()
+    assert cache.frames.num_rows == 0
+    assert cache.frames.schema.equals(FRAME_SCHEMA)
+
+
+def test_a_cache_is_a_picture_of_the_moment_it_was_opened(root: Path) -> None:
+    cache = open_cache(root)
+    write_scene(open_for_writing(root, manifest_of(), SLOTS), SLOTS[2])
+    assert cache.scene_names == ("scene-0001", "scene-0002")
+    assert open_cache(root).scene_names == ("scene-0001", "scene-0002", "scene-0003")
+
+
+def test_absent_scenes_are_refused_by_name_with_the_remedy(root: Path) -> None:
+    cache = open_cache(root)
+    cache.require_scenes(["scene-0002", "scene-0001"])
+    told = r'1 of 2 scenes are not in the cache .*: scene-0003. Add them: make cache-teacher .*--scenes scene-0003"'
+    with pytest.raises(CacheError, match=told):
+        cache.require_scenes(["scene-0001", "scene-0003"])
+    with pytest.raises(CacheError, match=r"are not in the cache"):
+        cache.shard("scene-0003", "bev")
+    with pytest.raises(
+        CacheError, match=r"made for split mini_train .* has no place for the scenes a, b, c, d, e, f, g, h and 1"
+    ):
+        cache.require_scenes(list("abcdefghi"))
+
+
+def test_absent_frames_features_and_arrays_are_refused(root: Path) -> None:
+    cache = open_cache(root)
+    with pytest.raises(CacheError, match=r"no frame with sample_token t-9 in the cache .* 8 frames of 2 scenes"):
+        cache.read("t-9", "bev")
+    with pytest.raises(CacheError, match=r"no frame with sample_token"):
+        cache.read(token_of(SLOTS[2], 0), "bev")
+    told = r'lacks the features depth; it holds bev, .*--arrays bev,.*,query_boxes,depth"'
+    with pytest.raises(CacheError, match=told):
+        cache.read(token_of(SLOTS[0], 0), "depth")
+    with pytest.raises(CacheError, match=r"no array depth in the cache .*'bev_scale'"):
+        cache.shard("scene-0001", "depth")
+
+
+def test_a_training_run_is_compared_with_the_cache(root: Path) -> None:
+    cache = open_cache(root)
+    extent = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+    bev = {"bev": ("y", "x", "channel")}
+    cache.compare_with(tables_sha256="1" * 64, class_names=("car", "bus"), extent_m=extent, required=bev)
+    with pytest.raises(CacheError) as caught:
+        cache.compare_with(
+            tables_sha256="2" * 64,
+            class_names=["car"],
+            extent_m=(-54.0, *extent[1:]),
+            required={"bev": ("channel", "y", "x")},
+        )
+    told = str(caught.value)
+    assert f"dataset tables (sha256): {'1' * 64} in the cache, {'2' * 64} here (see DATA= and VERSION=)" in told
+    assert "class order: ['car', 'bus'] in the cache, ['car'] here" in told
+    assert "BEV extent in metres: [-51.2, " in told
+    assert "[-54.0, " in told
+    assert "dimensions of bev: ['y', 'x', 'channel'] in the cache, ['channel', 'y', 'x'] here" in told
+    assert f"make cache-teacher CACHE={root}-2" in told
+    with pytest.raises(CacheError, match=r"lacks the features depth"):
+        cache.compare_with(tables_sha256="", class_names=(), extent_m=(), required={"depth": ("y", "x")})
+
+
+def test_a_flipped_bit_is_named_by_scene_array_and_step(root: Path) -> None:
+    flipped(root / BEV, 3 * (BEV_BYTES + 4) + 17)
+    cache = open_cache(root)
+    slot = SLOTS[1]
+    told = (
+        r"damaged: scene scene-0002, array bev, step 3: expected crc32c [0-9a-f]{8} as in the receipt, found .*c\.1\.0"
+    )
+    with pytest.raises(CacheError, match=told):
+        cache.read(token_of(slot, 3), "bev")
+    with pytest.raises(CacheError, match=r"remove receipts/scene-0002.parquet from the cache"):
+        cache.shard(slot.name, "bev").read(3)
+    cache.read(token_of(slot, 2), "bev")
+    cache.read(token_of(slot, 3), "query_boxes")
+
+
+def test_a_swapped_shard_is_detected(root: Path, tmp_path: Path) -> None:
+    """Its own checksums are right: only the receipt can tell."""
+    other = open_for_writing(tmp_path / "other", manifest_of(), SLOTS)
+    write_scene(other, SLOTS[1], seed=5)
+    (root / BEV).write_bytes((tmp_path / "other" / BEV).read_bytes())
+    with pytest.raises(CacheError, match=r"scene scene-0002, array bev, step 0: expected crc32c"):
+        open_cache(root).read(token_of(SLOTS[1], 0), "bev")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: path.unlink(), "array bev: the file that the receipt names is missing"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-1]),
+            "array bev: expected 704 bytes as in the receipt, found 703",
+        ),
+        (lambda path: path.write_bytes(b""), "array bev: expected 704 bytes as in the receipt, found 0"),
+        (lambda path: flipped(path, -9), "array bev: the index at the end of the file differs from the receipt"),
+    ],
+)
+def test_a_damaged_file_is_named_before_any_frame_is_read(root: Path, damage: object, told: str) -> None:
+    assert callable(damage)
+    damage(root / BEV)
+    cache = open_cache(root)
+    with pytest.raises(CacheError, match=f"the cache is damaged: scene scene-0002, {told}"):
+        cache.shard("scene-0002", "bev")
+    cache.shard("scene-0001", "bev")
+
+
+def test_a_file_truncated_while_it_is_used_is_detected(root: Path) -> None:
+    shard = open_cache(root).shard("scene-0002", "bev")
+    shard.path.write_bytes(shard.path.read_bytes()[:200])
+    shard.read(0)
+    with pytest.raises(CacheError, match=r"scene scene-0002, array bev, step 1: the file ends before the frame does"):
+        shard.read(1)
+
+
+def test_a_shard_offers_what_a_stream_needs(root: Path) -> None:
+    shard = open_cache(root).shard("scene-0002", "bev_scale")
+    assert shard.path.read_bytes()[shard.offsets[2] :][: shard.nbytes[2]] == shard.read(2).tobytes()
+    assert shard.steps == 5
+    assert shard.shape == (6,)
+    assert shard.dtype == np.dtype("<f4")
+    assert not shard.compressed
+    assert (np.diff(shard.offsets) == shard.nbytes[:-1] + 4).all()
+
+
+def test_a_stale_frame_index_is_not_believed(root: Path) -> None:
+    stale = (root / "frames.parquet").read_bytes()
+    write_scene(open_for_writing(root, manifest_of(), SLOTS), SLOTS[2])
+    (root / "frames.parquet").write_bytes(stale)
+    assert open_cache(root).scene_names == ("scene-0001", "scene-0002", "scene-0003")
+    (root / "receipts" / "scene-0002.parquet").unlink()
+    cache = open_cache(root)
+    assert cache.scene_names == ("scene-0001", "scene-0003")
+    assert (root / "frames.parquet").read_bytes() == stale  # a reader writes nothing
+    open_for_writing(root, manifest_of(), SLOTS)
+    _, facts = read_parquet(root / "frames.parquet")
+    assert facts["scenes"] == ["scene-0001", "scene-0003"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no more", None])
+def test_a_frame_index_that_is_damaged_or_gone_is_made_again(root: Path, content: bytes | None) -> None:
+    before = open_cache(root).frames
+    whole = (root / "frames.parquet").read_bytes()
+    (root / "frames.parquet").unlink()
+    if content is not None:
+        (root / "frames.parquet").write_bytes(content)
+    assert open_cache(root).frames.equals(before)
+    open_for_writing(root, manifest_of(), SLOTS)
+    assert (root / "frames.parquet").read_bytes() == whole
+
+
+def test_a_flipped_bit_in_the_frame_index_is_noticed(root: Path) -> None:
+    before = open_cache(root).frames
+    flipped(root / "frames.parquet", 100)
+    with pytest.raises(OSError, match=r"CRC"):
+        pq.ParquetFile(root / "frames.parquet", page_checksum_verification=True).read()
+    assert open_cache(root).frames.equals(before)
+
+
+def test_another_caches_frame_index_is_not_believed(root: Path, tmp_path: Path) -> None:
+    before = open_cache(root).frames
+    write_cache(tmp_path / "other", SLOTS[:2], tier="float16")
+    (root / "frames.parquet").write_bytes((tmp_path / "other" / "frames.parquet").read_bytes())
+    assert open_cache(root).frames.equals(before)
+
+
+def test_a_receipt_that_cannot_be_read_is_named(root: Path) -> None:
+    cache = open_cache(root)
+    flipped(root / "receipts" / "scene-0002.parquet", 30)
+    with pytest.raises(CacheError, match=r"scene scene-0002, its receipt cannot be read"):
+        cache.shard("scene-0002", "bev")
+    (root / "receipts" / "scene-0002.parquet").unlink()
+    with pytest.raises(CacheError, match=r"scene-0002 is no longer in the cache: its receipt .* is gone"):
+        cache.shard("scene-0002", "bev")
+
+
+def test_a_receipt_of_another_cache_is_refused(root: Path, tmp_path: Path) -> None:
+    write_cache(tmp_path / "other", SLOTS[:2], tier="float16")
+    receipt = Path("receipts") / "scene-0002.parquet"
+    (root / receipt).write_bytes((tmp_path / "other" / receipt).read_bytes())
+    with pytest.raises(
+        CacheError, match=r"scene scene-0002, its receipt states fingerprint [0-9a-f]+, expected [0-9a-f]+"
+    ):
+        open_cache(root).shard("scene-0002", "bev_scale")
+
+
+def test_a_receipt_of_another_scene_is_refused(root: Path) -> None:
+    receipts = root / "receipts"
+    (receipts / "scene-0002.parquet").write_bytes((receipts / "scene-0001.parquet").read_bytes())
+    with pytest.raises(
+        CacheError, match=r"scene scene-0002, its receipt states scene_name scene-0001, expected scene-0002"
+    ):
+        open_cache(root).shard("scene-0002", "bev")
+
+
+def test_a_receipt_without_a_place_is_refused(root: Path) -> None:
+    receipts = root / "receipts"
+    (receipts / "scene-0007.parquet").write_bytes((receipts / "scene-0001.parquet").read_bytes())
+    (receipts / ".hidden.parquet").write_bytes(b"of some other program")
+    with pytest.raises(
+        CacheError, match=r"scene-0007.parquet is a receipt for a scene that this cache has no place for"
+    ):
+        open_cache(root)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("bev/nbytes", 119, "array bev: frames of 119 bytes, expected 120"),
+        ("bev/offset", 7, "array bev: the frames it states do not follow each other and fill the file"),
+        ("step", 7, "its frame rows have the steps"),
+    ],
+)
+def test_a_receipt_that_contradicts_itself_is_refused(root: Path, column: str, value: int, told: str) -> None:
+    path = root / "receipts" / "scene-0002.parquet"
+    table, facts = read_parquet(path)
+    field = table.schema.field(column)
+    values = pa.array([value] * table.num_rows, field.type)
+    forged = table.set_column(table.schema.get_field_index(column), field, values)
+    path.write_bytes(parquet_bytes(forged, facts))
+    with pytest.raises(CacheError, match=f"scene scene-0002, its receipt cannot be right: {told}"):
+        open_cache(root).shard("scene-0002", "bev")
+
+
+def test_a_receipt_that_lacks_an_array_is_refused(root: Path) -> None:
+    path = root / "receipts" / "scene-0002.parquet"
+    table, facts = read_parquet(path)
+    facts["files"] = facts["files"][1:]
+    path.write_bytes(parquet_bytes(table, facts))
+    with pytest.raises(
+        CacheError, match=r"its receipt cannot be right: it names the arrays \['bev_offset'.* expected \['bev',"
+    ):
+        open_cache(root).shard("scene-0002", "bev")
+
+
+def test_a_removed_receipt_lets_the_scene_be_made_again(root: Path) -> None:
+    """What the damage message advises."""
+    flipped(root / BEV, 0)
+    (root / "receipts" / "scene-0002.parquet").unlink()
+    writer = open_for_writing(root, manifest_of(), SLOTS)
+    assert writer.committed() == {"scene-0001"}
+    assert write_scene(writer, SLOTS[1])
+    found = open_cache(root).read(token_of(SLOTS[1], 4), "query_boxes")
+    assert (found == features_of(SLOTS[1], 4)["query_boxes"]).all()
+
+
+def test_a_cache_reads_from_threads_and_travels_between_processes(root: Path) -> None:
+    cache = pickle.loads(pickle.dumps(open_cache(root)))
+    places = [(slot, step, spec) for slot in SLOTS[:2] for step in range(slot.length) for spec in SPECS[3:]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda place: cache.read(token_of(place[0], place[1]), place[2].name), places))
+    for (slot, step, spec), values in zip(places, found, strict=True):
+        np.testing.assert_allclose(values, features_of(slot, step)[spec.name], rtol=1e-3)
+
+
+def test_rows_may_carry_metadata_of_their_own(tmp_path: Path) -> None:
+    writer = open_for_writing(tmp_path, manifest_of(), SLOTS)
+    for slot in SLOTS[:2]:
+        with writer.scene(slot.name) as scene:
+            for step in range(slot.length):
+                scene.append(features_of(slot, step))
+            scene.commit(rows_of(slot).replace_schema_metadata({"made": slot.name}))
+    assert open_cache(tmp_path).scene_names == ("scene-0001", "scene-0002")
+
+
+def test_opening_imports_nothing_heavy(root: Path) -> None:
+    program = (
+        "import sys; from cache import open_cache; cache = open_cache(sys.argv[1]); "
+        "cache.read(cache.frames['sample_token'][0].as_py(), 'bev'); "
+        "print([name for name in ('torch', 'zarr', 'dask', 'nuscenes', 'xarray', 'pandas') if name in sys.modules])"
+    )
+    repository = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(root)], capture_output=True, text=True, cwd=repository, check=True
+    )
+    assert done.stdout.strip() == "[]", done.stdout
