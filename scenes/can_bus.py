@@ -81,7 +81,7 @@ def read_scene_motion(data_root: Path, scene_name: str, timestamps_us: NDArray[n
         if len(messages) == 0:
             return None
         return np.stack([_motion(messages[chosen]) for chosen in _next_messages(times_us, timestamps_us)])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected a list of messages with utime and three finite numbers each for "
             f"{', '.join(_MOTION_KEYS)}, got {type(error).__name__}: {error}. Restore the file from nuScenes' "

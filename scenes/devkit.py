@@ -17,6 +17,7 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from scenes.confined_paths import confined_path
+from scenes.data_folder import check_folder
 from scenes.splits import predefined_splits
 from scenes.table_checks import FIELDS, check_tables
 from scenes.table_rows import Tables
@@ -33,32 +34,6 @@ def garbage_collection_off() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def check_folder(data_root: Path, version: str) -> None:
-    """Refuse a folder that is not nuScenes, a version that is not in it, and a missing table.
-
-    Raises:
-        DataError: naming what is missing and what is there.
-    """
-    if not data_root.is_dir():
-        raise DataError(f"there is no directory {data_root}: give --data the folder that holds samples/ and v1.0-*/.")
-    versions = sorted(path.parent.name for path in data_root.glob("*/sample_data.json"))
-    if not versions:
-        raise DataError(
-            f"{data_root} is not a nuScenes directory: expected tables such as v1.0-mini/sample_data.json in it. "
-            "Give --data the folder that holds samples/, maps/ and v1.0-*/."
-        )
-    if version in ("", ".", "..") or Path(version).name != version or not (data_root / version).is_dir():
-        raise DataError(
-            f"{data_root} has no version {version!r}: it has {', '.join(versions)}. Give --version one of them."
-        )
-    missing = [f"{table}.json" for table in FIELDS if not (data_root / version / f"{table}.json").is_file()]
-    if missing:
-        raise DataError(
-            f"{data_root / version} lacks {', '.join(missing)}: nuScenes v1.0 has {len(FIELDS)} tables there. "
-            "Unpack the metadata archive of this version again."
-        )
 
 
 def open_devkit(data_root: Path, version: str) -> Any:
@@ -115,9 +90,9 @@ def _raw_tables(data_root: Path, version: str) -> Tables:
         path = data_root / version / f"{table}.json"
         try:
             tables[table] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{path} is not valid JSON: {error}. It may have been cut short; unpack the metadata archive again."
+                f"{path} is not readable JSON: {error}. It may have been cut short; unpack the metadata archive again."
             ) from error
     return tables
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -115,13 +116,18 @@ def score_submission(path: Path, tables: SceneTables, split: str) -> Score:
     """
     require_labels(tables, split)
     # The devkit shows progress bars and prints whatever it is told; nobody asked for them here.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    silence = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as unused,  # the devkit insists on a folder for plots that nobody asks it for
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
         evaluation = NuScenesEval(
             open_devkit(tables.data_root, tables.version),
             config=config_factory("detection_cvpr_2019"),
             result_path=str(path),
             eval_set=split,
-            output_dir=str(path.parent),
+            output_dir=unused,
             verbose=False,
         )
         metrics, _ = evaluation.evaluate()

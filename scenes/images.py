@@ -18,6 +18,7 @@ from schemas.errors import DataError
 from schemas.frames import CAMERAS, CameraInputs, Frame
 from schemas.preprocessing import Preprocessing
 
+_FORMATS = ("JPEG", "PNG")  # PIL knows formats that start other programs
 _FIX = "Restore the file from the nuScenes download."
 
 
@@ -38,9 +39,10 @@ def load_image(data_root: Path, relative_path: str, size_wh: tuple[int, int]) ->
     path = confined_path(data_root, relative_path)
     if not path.is_file():
         raise DataError(f"the image {path} is missing. {_FIX}")
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES, "PIL is set to pass truncated images, which fills them with grey"
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: half an image would pass as a whole one")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             found = (image.mode, image.size)
             if found != ("RGB", size_wh):
                 raise DataError(

@@ -51,8 +51,8 @@ def read_custom_splits(data_root: Path, version: str) -> dict[str, tuple[str, ..
     form = 'expected {"my_split": ["scene-0001", ...], ...}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): {form}. Mend or remove the file.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}): {form}. Mend or remove the file.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: {form}, got {type(content).__name__}. Mend or remove the file.")
     for split, names in content.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scenes.data_folder import check_folder
 from scenes.scene_index import INDEX_VERSION, SceneIndex, read_index, save_index
 from scenes.scene_tables import SceneTables
 from schemas.boxes import CLASS_NAMES
@@ -30,6 +31,7 @@ def load_tables(data_root: Path, version: str, index_dir: Path | None = None) ->
     Raises:
         DataError: the folder is not nuScenes, or something in the tables is not what nuScenes v1.0 promises.
     """
+    check_folder(data_root, version)
     key = _sources_key(data_root, version)
     index = None if index_dir is None else read_index(_index_path(index_dir, data_root, version), key)
     if index is None:

@@ -41,7 +41,9 @@ def test_a_directory_that_is_not_nuscenes(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path} is not a nuScenes directory: expected tables such as v1.0-mini/")
 
 
-@pytest.mark.parametrize("version", ["v1.0-mini", "v2", "", ".", "..", "v1.0-trainval/", "../data/v1.0-trainval"])
+@pytest.mark.parametrize(
+    "version", ["v1.0-mini", "v2", "", ".", "..", "v1.0-trainval/", "../data/v1.0-trainval", "/etc"]
+)
 def test_a_version_that_is_not_there(tmp_path: Path, version: str) -> None:
     message = refusal(make_nuscenes().write(tmp_path, images=False), version)
     assert f"has no version {version!r}: it has v1.0-trainval. Give --version one of them." in message
@@ -63,7 +65,7 @@ def test_a_table_that_is_cut_short_is_named(tmp_path: Path, table: str) -> None:
     root = make_nuscenes().write(tmp_path, images=False)
     path = root / VERSION / f"{table}.json"
     path.write_text(path.read_text()[:-1])
-    assert refusal(root).startswith(f"{path} is not valid JSON: ")
+    assert refusal(root).startswith(f"{path} is not readable JSON: ")
 
 
 @pytest.mark.parametrize("table", ["sample", "sample_data", "scene", "map", "calibrated_sensor"])

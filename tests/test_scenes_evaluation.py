@@ -61,6 +61,7 @@ def test_the_annotations_as_detections_score_one(tables: SceneTables, tmp_path: 
 def test_the_devkit_stays_silent(tables: SceneTables, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     evaluate(perfect(tables), tables, "val", tmp_path)
     assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == [SUBMISSION_FILE]
 
 
 def test_displaced_detections_score_their_displacement(tables: SceneTables, tmp_path: Path) -> None:

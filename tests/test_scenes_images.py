@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_nuscenes import SIZE_WH, make_nuscenes
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from scenes.confined_paths import confined_path
 from scenes.images import _normalisation, load_image, load_inputs
@@ -130,6 +130,24 @@ def test_a_bad_image_is_refused_with_sample_camera_and_file(
         load_inputs(frame, data_root, TORCH)
     for part in (frame.sample_token, SCENE, CAMERAS[2], frame.camera_paths[2], "Restore the file"):
         assert part in str(caught.value)
+
+
+@given(kept=st.integers(1, 10_000))
+def test_no_part_of_an_image_passes_as_the_whole(made_root: Path, kept: int) -> None:
+    path = made_root / "samples" / "CAM_BACK" / f"{SCENE}_sample_0_CAM_BACK.jpg"
+    whole = path.read_bytes()
+    part = path.with_name("part.jpg")
+    part.write_bytes(whole[: kept % len(whole)])
+    with pytest.raises(DataError, match="expected a whole image, but decoding failed"):
+        load_image(made_root, str(part.relative_to(made_root)), SIZE_WH)
+
+
+def test_pil_set_to_pass_truncated_images_is_refused(
+    made_root: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(RuntimeError, match="half an image would pass as a whole one"):
+        load_inputs(frame, made_root, TORCH)
 
 
 def test_cameras_of_different_sizes_are_refused(made_root: Path, frame: Frame) -> None:

@@ -139,7 +139,7 @@ def test_a_split_that_does_not_match_is_refused(made_root: Path, split: str, mes
         ('{"mine": "scene-0003"}', "split 'mine': expected .* got scene-0003"),
         ('{"val": ["scene-0003"]}', "'val' is a predefined split"),
         ("[1]", "expected .* got list"),
-        ("{", "is not JSON"),
+        ("{", "is not readable JSON"),
     ],
 )
 def test_a_damaged_splits_file_is_refused(tmp_path: Path, splits: str, message: str) -> None:
