@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def sample_deformable(
@@ -28,15 +28,16 @@ def sample_deformable(
     """
     batch, count, heads, _, points = weights.shape
     channels = maps[0].shape[1]
-    # (batch, head) becomes the batch of grid_sample, so one call per level serves all heads.
-    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5)
-    factors = weights.permute(3, 0, 2, 1, 4)
+    # (batch, head) becomes the batch of grid_sample, so one call per level serves all heads; queries lie innermost, so
+    # that the sum over points runs along whole rows of memory.
+    grids = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5)
+    factors = weights.permute(3, 0, 2, 4, 1)
     total = torch.zeros((), device=locations.device)
     for level, level_map in enumerate(maps):
         values = level_map.float().reshape(batch * heads, channels // heads, *level_map.shape[2:])
-        grid = grids[level].reshape(batch * heads, count, points, 2)
-        samples = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        total = total + (samples * factors[level].reshape(batch * heads, 1, count, points)).sum(-1)
+        grid = grids[level].reshape(batch * heads, points, count, 2)
+        samples = functional.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        total = total + (samples * factors[level].reshape(batch * heads, 1, points, count)).sum(2)
     return total.reshape(batch, channels, count).transpose(1, 2)
 
 
@@ -52,7 +53,7 @@ def project_map(
     linear: nn.Linear, level_map: Float[Tensor, "batch channel rows cols"]
 ) -> Float[Tensor, "batch out rows cols"]:
     """Apply a linear layer to every pixel of a map."""
-    return F.conv2d(level_map, linear.weight[:, :, None, None], linear.bias)
+    return functional.conv2d(level_map, linear.weight[:, :, None, None], linear.bias)
 
 
 def init_sampling(offsets: nn.Linear, weights: nn.Linear, heads: int, points: int) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
+from torch.nn import functional
 
 from detectors.config import LossConfig
 from detectors.matching import match
@@ -73,7 +73,7 @@ def _sigmoid_focal(
     p = logits.sigmoid()
     wrong = p + targets - 2 * p * targets
     balance = config.focal_alpha * targets + (1 - config.focal_alpha) * (1 - targets)
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return balance * wrong**config.focal_gamma * entropy
 
 

@@ -45,7 +45,8 @@ def project_to_cameras(
         point is in front of the camera and strictly inside the image.
     """
     matrix = image_from_lidar[:, :, None, None]
-    projected = (matrix[..., :3, :3] * points_m[..., None, :]).sum(-1) + matrix[..., :3, 3]
+    x, y, z = points_m[..., None].unbind(-2)
+    projected = matrix[..., :3, 0] * x + matrix[..., :3, 1] * y + matrix[..., :3, 2] * z + matrix[..., :3, 3]
     depth = projected[..., 2]
     height, width = image_hw
     size = projected.new_tensor([width, height])

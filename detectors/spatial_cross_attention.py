@@ -29,16 +29,19 @@ class CameraFeatures:
 
 @dataclass(frozen=True, eq=False)
 class VisibleCells:
-    """Which cells each camera sees, worked out once per frame for all encoder layers.
+    """Who sees what, worked out once per frame for all encoder layers.
 
     Attributes:
-        cells: for every sample and camera (sample-major), the indices of the cells with a visible reference point.
-        locations: the image locations of those cells' reference points, one tensor per entry of ``cells``.
+        cells: one entry per cell and camera that sees any height of its pillar, sorted by sample, then camera, then
+            cell: the cell's index in the flattened (sample, cell).
+        locations: where in that camera's image the pillar's reference points are, normalised.
+        counts: entries of each (sample, camera).
         cameras_per_cell: how many cameras see a cell, at least 1.
     """
 
-    cells: tuple[Int64[Tensor, " _"], ...]
-    locations: tuple[Float32[Tensor, "_ height 2"], ...]
+    cells: Int64[Tensor, " seen"]
+    locations: Float32[Tensor, "seen height 2"]
+    counts: list[int]
     cameras_per_cell: Float32[Tensor, "batch cell"]
 
 
@@ -50,10 +53,10 @@ def visible_cells(features: CameraFeatures, grid: BevGrid, heights: int) -> Visi
     locations, visible = project_to_cameras(points_m, features.image_from_lidar, features.image_hw)
     seen = visible.any(-1)
     sample, camera, cell = seen.nonzero(as_tuple=True)
-    counts: list[int] = seen.sum(-1).flatten().tolist()
     return VisibleCells(
-        cells=torch.split(cell, counts),
-        locations=torch.split(locations[sample, camera, cell], counts),
+        cells=sample * seen.shape[-1] + cell,
+        locations=locations[sample, camera, cell],
+        counts=seen.sum(-1).flatten().tolist(),
         cameras_per_cell=seen.sum(1).clamp(min=1).float(),
     )
 
@@ -80,35 +83,36 @@ class CameraSampling(nn.Module):
         maps: tuple[Float[Tensor, "batch camera channel _ _"], ...],
         visible: VisibleCells,
     ) -> Float32[Tensor, "batch cell channel"]:
-        """Mean over the cameras that see a cell of what it gathers there; zero for cells that none sees.
-
-        Offsets and weights depend on the cell alone, so all its cameras share them.
-        """
+        """Mean over the cameras that see a cell of what it gathers there; zero for cells that none sees."""
         values = [project_map(self.value_proj, level_map.flatten(0, 1)) for level_map in maps]
-        offsets, weights = self._pattern(x, [level_map.shape[-2:] for level_map in maps])
-        gathered = torch.zeros(x.shape, device=x.device)
-        cameras = maps[0].shape[1]
-        for number, (cells, locations) in enumerate(zip(visible.cells, visible.locations, strict=True)):
-            sample = number // cameras
-            # Point p belongs to height p mod heights, so points unflatten to (points / heights, heights).
-            around = offsets[sample, cells] + locations[:, None, None, None]
-            samples = sample_deformable(
-                [level_values[number, None] for level_values in values],
-                around.flatten(3, 4)[None],
-                weights[sample, cells][None],
-            )
-            gathered[sample].index_add_(0, cells, samples[0])
-        return gathered / visible.cameras_per_cell[..., None]
+        # Offsets and weights depend on the cell alone. Most cells are seen by one camera, so gathering the cells first
+        # costs less than computing per cell and gathering the much wider results.
+        asking = x.flatten(0, 1).index_select(0, visible.cells)
+        locations, weights = self._pattern(asking, visible, [level_map.shape[-2:] for level_map in maps])
+        per_camera = zip(
+            torch.split(locations, visible.counts),
+            torch.split(weights, visible.counts),
+            *(torch.split(level_values, 1) for level_values in values),
+            strict=True,
+        )
+        samples = [
+            sample_deformable(camera_maps, camera_locations[None], camera_weights[None])[0]
+            for camera_locations, camera_weights, *camera_maps in per_camera
+        ]
+        gathered = torch.zeros(x.flatten(0, 1).shape, device=x.device).index_add(0, visible.cells, torch.cat(samples))
+        return gathered.reshape(x.shape) / visible.cameras_per_cell[..., None]
 
     def _pattern(
-        self, x: Float[Tensor, "batch cell channel"], shapes: list[torch.Size]
-    ) -> tuple[Float32[Tensor, "batch cell head level _ height 2"], Float32[Tensor, "batch cell head level point"]]:
-        """Offsets as fractions of the image, and weights that sum to one over all levels and points of a head."""
-        size = torch.tensor([[cols, rows] for rows, cols in shapes], device=x.device, dtype=torch.float32)
+        self, asking: Float[Tensor, "seen channel"], visible: VisibleCells, shapes: list[torch.Size]
+    ) -> tuple[Float32[Tensor, "seen head level point 2"], Float32[Tensor, "seen head level point"]]:
+        """Sampling locations, and weights that sum to one over all levels and points of a head."""
+        size = torch.tensor([[cols, rows] for rows, cols in shapes], device=asking.device, dtype=torch.float32)
+        # Point p belongs to height p mod heights.
         groups = (self.heads, self.levels, self.points // self.heights, self.heights, 2)
-        offsets = self.sampling_offsets(x).float().unflatten(-1, groups) / size[:, None, None]
-        weights = self.attention_weights(x).float().unflatten(-1, (self.heads, -1)).softmax(-1)
-        return offsets, weights.unflatten(-1, (self.levels, self.points))
+        offsets = self.sampling_offsets(asking).float().unflatten(-1, groups) / size[:, None, None]
+        locations = offsets + visible.locations[:, None, None, None]
+        weights = self.attention_weights(asking).float().unflatten(-1, (self.heads, -1)).softmax(-1)
+        return locations.flatten(3, 4), weights.unflatten(-1, (self.levels, self.points))
 
 
 class SpatialCrossAttention(nn.Module):
