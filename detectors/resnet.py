@@ -37,7 +37,7 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     def folded_into(
-        self, weight: Float[Tensor, "out in_ 1 1"] | Float[Tensor, "out in_ k k"]
+        self, weight: Float[Tensor, "out in_ k k"]
     ) -> tuple[Float[Tensor, "out in_ k k"], Float[Tensor, " out"]]:
         """Weight and bias of the one convolution that equals a bias-free convolution followed by this norm."""
         scale = self.weight * (self.running_var + self.epsilon).rsqrt()
