@@ -158,7 +158,7 @@ def summarise(job: CacheJob, names: Sequence[str], failures: Mapping[str, str]) 
     """Print what the cache holds now, and what failed."""
     committed = job.writer.committed()
     frames = sum(job.tables.scene_length(name) for name in names if name in committed)
-    size_bytes = sum(path.stat().st_size for path in job.writer.path.rglob("*") if path.is_file())
+    size_bytes = sum(path.stat().st_size for path in job.writer.path.glob("*/c.*") if path.is_file())
     print_table(
         f"Cache {job.writer.path}",
         ("", ""),

@@ -6,14 +6,11 @@ import torch
 
 from pipeline.console import console
 from pipeline.dataset import DataChoice, chosen_scenes, chosen_split, open_data
-from pipeline.paths import teacher_folder
+from pipeline.paths import teacher_folder, teacher_weights
 from pipeline.recipe import Recipe
 from pipeline.training import seeded_detector, train_with_progress
 from schemas.errors import RecipeError
 from train.run import TrainingRun
-
-FINISHED = "teacher.safetensors"
-"""The weights of a teacher whose training is complete; a run that stopped early has no such file."""
 
 
 def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device) -> Path | None:
@@ -24,7 +21,7 @@ def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device)
     """
     if recipe.teacher.training is None:
         return None
-    finished = teacher_folder(recipe) / FINISHED
+    finished = teacher_weights(teacher_folder(recipe))
     if not finished.exists():
         console.print("The demo's teacher is not trained yet: running `make demo-teacher` first.", style="bold")
         everything = DataChoice(choice.data, choice.version, choice.split)
@@ -63,4 +60,4 @@ def train_demo_teacher(
     )
     outcome = train_with_progress("demo-teacher", recipe, run, max_steps)
     if outcome.finished:
-        outcome.weights.replace(out / FINISHED)
+        outcome.weights.replace(teacher_weights(out))

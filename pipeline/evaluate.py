@@ -12,10 +12,8 @@ from detectors.catalogue import build
 from detectors.weights import load_weights
 from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice, open_data
-from pipeline.demo_teacher import FINISHED
-from pipeline.paths import student_folder, teacher_folder
+from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
 from pipeline.recipe import Recipe
-from pipeline.training import finished_weights
 from scenes.evaluation import Score, evaluate
 from scenes.scene_tables import SceneTables
 from scenes.splits import validation_split
@@ -61,7 +59,7 @@ def evaluate_checkpoint(
         DataError: no such data or split, or one without labels.
     """
     part = recipe.teacher if model == "teacher" else recipe.student
-    default = teacher_folder(recipe) / FINISHED if model == "teacher" else finished_weights(student_folder(recipe))
+    default = teacher_weights(teacher_folder(recipe)) if model == "teacher" else student_weights(student_folder(recipe))
     weights = checkpoint or default
     if checkpoint is None and not default.exists():
         command = "make demo-teacher" if model == "teacher" else "make train-student"

@@ -23,3 +23,13 @@ def student_folder(recipe: Recipe) -> Path:
     """The default place of a student run; students of other distillers or seeds get folders of their own."""
     training = recipe.student.training
     return OUT / recipe.name / f"student-{'+'.join(training.distillation.names)}-seed{training.seed}"
+
+
+def teacher_weights(folder: Path) -> Path:
+    """The weights of a teacher whose training is complete; a run that stopped early has no such file."""
+    return folder / "teacher.safetensors"
+
+
+def student_weights(folder: Path) -> Path:
+    """The weights that a student's run left last."""
+    return folder / "weights.safetensors"

@@ -1,7 +1,5 @@
 """Run the training loop with a progress bar; both the student and the demo's teacher are trained so."""
 
-from pathlib import Path
-
 import torch
 
 from detectors.bevformer import BEVFormer
@@ -46,11 +44,6 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         raise KeyboardInterrupt
     console.print(f"{title}: {outcome.step} steps done, weights in {outcome.weights}", soft_wrap=True)
     return outcome
-
-
-def finished_weights(out: Path) -> Path:
-    """Where a run leaves the detector's weights."""
-    return out / "weights.safetensors"
 
 
 def _note(report: StepReport) -> str:

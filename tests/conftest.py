@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_world import write_tiny_world
 
 torch.set_num_threads(1)
 
@@ -31,3 +32,9 @@ def one_frame() -> Path:
     if not (ONE_FRAME / "v1.0-mini").is_dir():
         pytest.skip(f"no real keyframe at {ONE_FRAME}; name its folder in NUSCENES_ONE_FRAME")
     return ONE_FRAME
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic nuScenes directory of five scenes with four frames each. Tests that change files take a copy."""
+    return write_tiny_world(tmp_path_factory.mktemp("tiny-world") / "nuscenes")
