@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
+from cache_fakes import SLOTS, manifest_of, write_scene
+
 from cache.writing import open_for_writing
-from tests.cache_fakes import SLOTS, manifest_of, write_scene
 
 if __name__ == "__main__":
     writer = open_for_writing(Path(sys.argv[1]), manifest_of(), SLOTS)

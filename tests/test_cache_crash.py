@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-
-from cache.durable_files import disk_errors
-from cache.reading import open_cache
-from cache.writing import open_for_writing
-from schemas.errors import CacheError
-from tests.cache_fakes import (
+from cache_fakes import (
     SLOTS,
     SPECS,
     features_of,
@@ -30,7 +25,12 @@ from tests.cache_fakes import (
     write_cache,
     write_scene,
 )
-from tests.cache_no_fsync import no_fsync
+from cache_no_fsync import no_fsync
+
+from cache.durable_files import disk_errors
+from cache.reading import open_cache
+from cache.writing import open_for_writing
+from schemas.errors import CacheError
 
 __all__ = ["no_fsync"]
 
@@ -223,7 +223,7 @@ def test_a_writer_killed_before_its_receipt_is_not_seen(tmp_path: Path) -> None:
 
 
 def run_writer(root: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.cache_writer_program", str(root)]
+    command = [sys.executable, str(REPOSITORY / "tests" / "cache_writer_program.py"), str(root)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment)
 

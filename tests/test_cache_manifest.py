@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import zarr
+from cache_fakes import SLOTS, SPECS, manifest_of, write_cache
+from cache_no_fsync import no_fsync
 
 from cache.reading import open_cache
 from cache.writing import SceneSlot, open_for_writing
 from schemas.errors import CacheError
 from schemas.features import FeatureSpec
 from schemas.manifest import Manifest
-from tests.cache_fakes import SLOTS, SPECS, manifest_of, write_cache
-from tests.cache_no_fsync import no_fsync
 
 __all__ = ["no_fsync"]
 

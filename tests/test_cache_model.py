@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from cache_fakes import SLOTS, Features, features_of, manifest_of, rows_of, token_of
+from cache_no_fsync import no_fsync
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,8 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cache.reading import open_cache
 from cache.writing import CacheWriter, open_for_writing
 from schemas.features import FeatureSpec
-from tests.cache_fakes import SLOTS, Features, features_of, manifest_of, rows_of, token_of
-from tests.cache_no_fsync import no_fsync
 
 __all__ = ["no_fsync"]
 

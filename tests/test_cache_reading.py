@@ -10,13 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from cache import open_cache
-from cache.parquet_file import parquet_bytes, read_parquet
-from cache.writing import open_for_writing
-from schemas.errors import CacheError
-from schemas.frame_index import FRAME_SCHEMA
-from tests.cache_fakes import (
+from cache_fakes import (
     SLOTS,
     SPECS,
     features_of,
@@ -26,7 +20,13 @@ from tests.cache_fakes import (
     write_cache,
     write_scene,
 )
-from tests.cache_no_fsync import no_fsync
+from cache_no_fsync import no_fsync
+
+from cache import open_cache
+from cache.parquet_file import parquet_bytes, read_parquet
+from cache.writing import open_for_writing
+from schemas.errors import CacheError
+from schemas.frame_index import FRAME_SCHEMA
 
 __all__ = ["no_fsync"]
 

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from cache.quantise import encode
-from cache.reading import open_cache
-from cache.writing import SceneSlot, open_for_writing
-from schemas.errors import CacheError
-from schemas.features import Tier
-from tests.cache_fakes import (
+from cache_fakes import (
     SLOTS,
     SPECS,
     features_of,
@@ -21,7 +15,13 @@ from tests.cache_fakes import (
     write_cache,
     write_scene,
 )
-from tests.cache_no_fsync import no_fsync
+from cache_no_fsync import no_fsync
+
+from cache.quantise import encode
+from cache.reading import open_cache
+from cache.writing import SceneSlot, open_for_writing
+from schemas.errors import CacheError
+from schemas.features import Tier
 
 __all__ = ["no_fsync"]
 
