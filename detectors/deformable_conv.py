@@ -1,9 +1,9 @@
 """Modulated deformable 3×3 convolution (Zhu et al., "Deformable ConvNets v2", arXiv:1811.11168)."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 KERNEL = 3
 TAPS = KERNEL * KERNEL
@@ -25,7 +25,7 @@ class DeformableConv2d(nn.Module):
 
     def forward(self, features: Float[Tensor, "n in_channels _ _"]) -> Float[Tensor, "n out_channels rows cols"]:
         """Convolve at the positions that ``conv_offset`` asks for."""
-        return F.conv2d(self.sample_taps(features), self.weight, stride=KERNEL)
+        return functional.conv2d(self.sample_taps(features), self.weight, stride=KERNEL)
 
     def sample_taps(self, features: Float[Tensor, "n c _ _"]) -> Float[Tensor, "n c tap_rows tap_cols"]:
         """Each output position's nine masked samples, as a 3×3 patch; outside the image is zero. Always float32.
@@ -84,7 +84,7 @@ def _bilinear_samples(
     image_start = torch.arange(n, device=features.device).view(n, 1, 1, 1, 1, 1) * (height * width)
     pixels = torch.stack([pixel for pixel, _ in corners], dim=-1) + image_start
     weights = torch.stack([weight for _, weight in corners], dim=-1)
-    samples = F.embedding_bag(
+    samples = functional.embedding_bag(
         pixels.view(-1, 4),
         features.permute(0, 2, 3, 1).reshape(-1, channels),
         mode="sum",

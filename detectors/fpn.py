@@ -2,9 +2,9 @@
 
 from collections import OrderedDict
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detectors.config import FPNConfig
 
@@ -25,7 +25,7 @@ class FPN(nn.Module):
         laterals = [conv(features) for conv, features in zip(self.lateral_convs, maps, strict=True)]
         for finer in range(len(laterals) - 2, -1, -1):
             size = laterals[finer].shape[-2:]
-            laterals[finer] = laterals[finer] + F.interpolate(laterals[finer + 1], size=size, mode="nearest")
+            laterals[finer] = laterals[finer] + functional.interpolate(laterals[finer + 1], size=size, mode="nearest")
         outputs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals, strict=False)]
         for conv in list(self.fpn_convs)[len(laterals) :]:
             outputs.append(conv(outputs[-1]))

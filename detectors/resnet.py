@@ -8,9 +8,9 @@ per convolution, and nothing of it to keep for the backward pass.
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from detectors.config import ResNetConfig
@@ -68,11 +68,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """One residual block."""
-        inner = F.relu(_convolve(features, self.conv1, self.bn1), inplace=True)
-        inner = F.relu(_convolve(inner, self.conv2, self.bn2), inplace=True)
+        inner = functional.relu(_convolve(features, self.conv1, self.bn1), inplace=True)
+        inner = functional.relu(_convolve(inner, self.conv2, self.bn2), inplace=True)
         inner = _convolve(inner, self.conv3, self.bn3)
         shortcut = features if self.downsample is None else _convolve(features, *self.downsample)
-        return F.relu(inner.add_(shortcut), inplace=True)
+        return functional.relu(inner.add_(shortcut), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -92,8 +92,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "n _ _ _"], ...]:
         """Feature maps of ``out_stages``; stage s has stride 2**(s + 1) and 128·2**s channels."""
-        features = F.relu(_convolve(images, self.conv1, self.bn1), inplace=True)
-        features = F.max_pool2d(features, 3, stride=2, padding=1)
+        features = functional.relu(_convolve(images, self.conv1, self.bn1), inplace=True)
+        features = functional.max_pool2d(features, 3, stride=2, padding=1)
         outputs = []
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         for number, stage in enumerate(stages[: self.config.out_stages[-1]], start=1):
@@ -153,7 +153,7 @@ def _convolve(features: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     assert isinstance(norm, FrozenBatchNorm)
     if isinstance(conv, DeformableConv2d):
         weight, bias = norm.folded_into(conv.weight)
-        return F.conv2d(conv.sample_taps(features), weight, bias, stride=KERNEL)
+        return functional.conv2d(conv.sample_taps(features), weight, bias, stride=KERNEL)
     assert isinstance(conv, nn.Conv2d)
     weight, bias = norm.folded_into(conv.weight)
-    return F.conv2d(features, weight, bias, conv.stride, conv.padding)
+    return functional.conv2d(features, weight, bias, conv.stride, conv.padding)

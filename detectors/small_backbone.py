@@ -1,8 +1,8 @@
 """A small residual network for camera images of a few hundred pixels, quick to train from scratch on a CPU."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detectors.config import SmallBackboneConfig
 
@@ -25,10 +25,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, features: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """One residual block."""
-        inner = F.relu(self.norm1(self.conv1(features)), inplace=True)
+        inner = functional.relu(self.norm1(self.conv1(features)), inplace=True)
         inner = self.norm2(self.conv2(inner))
         shortcut = features if self.downsample is None else self.downsample(features)
-        return F.relu(inner + shortcut, inplace=True)
+        return functional.relu(inner + shortcut, inplace=True)
 
 
 class SmallBackbone(nn.Module):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detectors.config import FPNConfig, ResNetConfig, SmallBackboneConfig
 from detectors.fpn import FPN
@@ -54,7 +54,7 @@ def test_folding_a_norm_equals_applying_it() -> None:
     fill_module(norm, "any.")
     frozen.load_state_dict(norm.state_dict())
     features = torch.randn(2, 3, 6, 6)
-    torch.testing.assert_close(F.conv2d(features, *frozen.folded_into(conv.weight)), norm(conv(features)))
+    torch.testing.assert_close(functional.conv2d(features, *frozen.folded_into(conv.weight)), norm(conv(features)))
 
 
 def test_training_mode_changes_neither_norms_nor_outputs() -> None:
@@ -163,11 +163,11 @@ def test_small_backbone_serves_one_image_like_many(norm: str) -> None:
 def test_small_backbone_learns_from_scratch(norm: str) -> None:
     backbone = SmallBackbone(SmallBackboneConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1), norm=norm))
     batch = images(6, 32, 32)
-    target = F.avg_pool2d(batch, 8)
+    target = functional.avg_pool2d(batch, 8)
     optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-2)
     losses = []
     for _ in range(40):
-        loss = F.mse_loss(backbone(batch)[0][:, :3], target.relu())
+        loss = functional.mse_loss(backbone(batch)[0][:, :3], target.relu())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

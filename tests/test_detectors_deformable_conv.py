@@ -4,17 +4,17 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detectors.deformable_conv import DeformableConv2d
 
 
 def deformable_reference(conv: DeformableConv2d, features: Tensor) -> Tensor:
     """Zhu et al. 2019, equation 1, one output position and one tap at a time."""
-    offsets = F.conv2d(features, conv.conv_offset.weight, conv.conv_offset.bias, conv.stride, padding=1)
+    offsets = functional.conv2d(features, conv.conv_offset.weight, conv.conv_offset.bias, conv.stride, padding=1)
     n, _, rows, cols = offsets.shape
     output = features.new_zeros(n, conv.weight.shape[0], rows, cols)
     for i, row, col, tap in np.ndindex(n, rows, cols, 9):
@@ -78,7 +78,7 @@ def test_without_offsets_and_with_open_masks_it_is_a_plain_convolution() -> None
     with torch.no_grad():
         conv.conv_offset.bias[18:] = 100.0
         features = torch.randn(2, 3, 7, 9)
-        torch.testing.assert_close(conv(features), F.conv2d(features, conv.weight, stride=2, padding=1))
+        torch.testing.assert_close(conv(features), functional.conv2d(features, conv.weight, stride=2, padding=1))
 
 
 def test_sampling_positions_stay_exact_under_autocast() -> None:
