@@ -14,6 +14,9 @@ RANGE_M = 32.0
 THINNED = 5
 """One return in so many is kept of the ground and of scenery: they say little, and the files stay small."""
 
+GRAZE_M = 0.01
+"""A ray that crosses less of a box than this misses it."""
+
 GROUND = -1
 
 
@@ -58,7 +61,7 @@ def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, siz
         turn = np.abs((azimuth - bearing[box] + np.pi) % (2 * np.pi) - np.pi)
         columns = np.nonzero(turn < half_angle[box])[0]
         enter, leave = _box_crossing(rays[:, columns], origin, poses_ego[box], size_lwh_m[box])
-        ring, column = np.nonzero((enter < leave) & (enter > 0) & (enter < nearest[:, columns]))
+        ring, column = np.nonzero((leave - enter > GRAZE_M) & (enter > 0) & (enter < nearest[:, columns]))
         nearest[ring, columns[column]] = enter[ring, column]
         leaving[ring, columns[column]] = leave[ring, column]
         hits[ring, columns[column]] = box

@@ -1,6 +1,6 @@
 """What a synthetic world is made from: its options and the version of the generator."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 GENERATOR_VERSION = 1
 """Raised whenever the same options would give other bytes."""
@@ -35,3 +35,9 @@ class WorldOptions(BaseModel):
     image_width: int = Field(default=224, ge=32)
     image_height: int = Field(default=126, ge=18)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "WorldOptions":
+        if self.train_scenes + self.tune_scenes + self.val_scenes == 0:
+            raise ValueError("a world needs at least one scene in train_scenes, tune_scenes or val_scenes")
+        return self

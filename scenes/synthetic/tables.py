@@ -14,8 +14,21 @@ from schemas.frames import CAMERAS
 
 Array = NDArray[np.float64]
 
+SCENE_TABLES = (
+    "log",
+    "scene",
+    "sample",
+    "calibrated_sensor",
+    "sample_data",
+    "ego_pose",
+    "instance",
+    "sample_annotation",
+)
+"""Tables with rows of their own for each scene."""
+
 ANNOTATED_RADIUS_M = 36.0
-"""An object is annotated from the first to the last keyframe at which it is this near."""
+"""An object is annotated from just before the first to just after the last keyframe at which it is this near, so that
+its velocity can always be told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +68,7 @@ def file_name(scene_name: str, channel: str, timestamp_us: int) -> str:
 
 
 def scene_tables(record: SceneRows) -> dict[str, list[Row]]:
-    """Rows of every table that differs between scenes, but for ``map``, which the world has one row of."""
+    """Rows of each of ``SCENE_TABLES``."""
     frames = len(record.plan.clock.lidar_us)
     instances, annotations = _annotations(record)
     sample_data, ego_poses = _recordings(record)
@@ -155,7 +168,7 @@ def _annotations(record: SceneRows) -> tuple[list[Row], list[Row]]:
         near = np.nonzero(np.linalg.norm(thing.lidar_poses[:, :2] - ego, axis=1) < ANNOTATED_RADIUS_M)[0]
         if not len(near):
             continue
-        first, last = int(near[0]), int(near[-1])
+        first, last = max(0, int(near[0]) - 1), min(len(ego), int(near[-1]) + 2) - 1
         instances.append(
             {
                 "token": record.token("instance", number),
