@@ -89,21 +89,29 @@ def _image_hw(frame: Frame) -> tuple[int, int]:
 
 
 def _preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, target: NDArray[np.float32]) -> None:
-    """Normalise and resize RGB pixels (H, W, 3) into the top left of ``target`` (3, H', W'), in the network's order."""
+    """Normalise and resize RGB pixels (H, W, 3) into the top left of ``target`` (3, H', W'), in the network's order.
+
+    OpenCV writes into ``target`` in place: fresh memory would cost more than the arithmetic.
+    """
     rows, cols = preprocessing.resized_hw(*pixels.shape[:2])
     ordered = pixels if preprocessing.color_order == "rgb" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    normalised = cv2.LUT(ordered, _normalisation(preprocessing.mean, preprocessing.std))
-    if normalised.shape[:2] != (rows, cols):
-        normalised = cv2.resize(normalised, (cols, rows), interpolation=cv2.INTER_LINEAR)
-    for channel, plane in enumerate(target):
-        plane[:rows, :cols] = cv2.extractChannel(normalised, channel)
+    table = _normalisation(preprocessing.mean, preprocessing.std)
+    planes = [plane[:rows, :cols] for plane in target]
+    if pixels.shape[:2] == (rows, cols):
+        for channel, plane in enumerate(planes):
+            cv2.LUT(cv2.extractChannel(ordered, channel), table[channel], dst=plane)
+    else:  # OpenCV rounds one channel differently from three interleaved ones, which is what was published
+        normalised = cv2.LUT(ordered, np.ascontiguousarray(table.T)[None])
+        resized = cv2.resize(normalised, (cols, rows), interpolation=cv2.INTER_LINEAR)
+        for channel, plane in enumerate(planes):
+            cv2.extractChannel(resized, channel, dst=plane)
 
 
 @lru_cache(maxsize=8)
 def _normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Normalised value of every 8-bit value, (1, 256, channel) float32.
+    """Normalised value of every 8-bit value, (channel, 256) float32.
 
     The subtraction is done in float32 and the multiplication by 1/std in float64, as OpenCV does for float images.
     """
-    centred = np.arange(256, dtype=np.float32)[None, :, None] - np.array(mean, dtype=np.float32)
-    return (centred.astype(np.float64) * (1 / np.array(std))).astype(np.float32)
+    centred = np.arange(256, dtype=np.float32) - np.array(mean, dtype=np.float32)[:, None]
+    return (centred.astype(np.float64) * (1 / np.array(std))[:, None]).astype(np.float32)

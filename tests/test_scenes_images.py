@@ -51,16 +51,17 @@ def published(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     return padded.transpose(2, 0, 1)
 
 
+@pytest.mark.parametrize("pad_multiple", [32, 24])
 @pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
 @pytest.mark.parametrize("preprocessing", [CAFFE, TORCH])
 def test_inputs_equal_the_published_pipeline(
-    made_root: Path, frame: Frame, preprocessing: Preprocessing, scale: float
+    made_root: Path, frame: Frame, preprocessing: Preprocessing, scale: float, pad_multiple: int
 ) -> None:
-    preprocessing = preprocessing.model_copy(update={"scale": scale})
+    preprocessing = preprocessing.model_copy(update={"scale": scale, "pad_multiple": pad_multiple})
     inputs = load_inputs(frame, made_root, preprocessing)
     assert inputs.frame is frame
     assert inputs.images.dtype == np.float32
-    assert inputs.images.shape == (6, 3, 32, 32)
+    assert inputs.images.shape == (6, 3, *preprocessing.padded_hw(SIZE_WH[1], SIZE_WH[0]))
     for path, image in zip(frame.camera_paths, inputs.images, strict=True):
         np.testing.assert_array_equal(image, published(made_root / path, preprocessing))
 
@@ -69,7 +70,7 @@ def test_inputs_equal_the_published_pipeline(
 def test_any_normalisation_equals_opencv(mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
     values = np.arange(256, dtype=np.float32)[:, None, None].repeat(3, axis=2)
     expected = cv2.multiply(cv2.subtract(values, np.float64([mean])), 1 / np.float64([std]))
-    np.testing.assert_array_equal(_normalisation(mean, std), expected.transpose(1, 0, 2))
+    np.testing.assert_array_equal(_normalisation(mean, std), expected[:, 0].T)
 
 
 def test_the_projection_follows_the_resize(made_root: Path, frame: Frame) -> None:
