@@ -76,7 +76,7 @@ class HeatmapQueries(nn.Module):
         boxes = _at(cells.boxes.flatten(1, 2), cell).detach()
         low, size = (boxes.new_tensor(numbers) for numbers in (self.grid.extent_m[:3], self.grid.size_m))
         reference = ((boxes[..., (0, 1, 4)] - low) / size).clamp(0, 1)
-        logits = torch.full_like(cells.heatmap[:, :, 0, 0], _OTHER_CLASS_LOGIT)[:, None].repeat(1, self.queries, 1)
+        logits = torch.full((*label.shape, cells.heatmap.shape[1]), _OTHER_CLASS_LOGIT, device=label.device)
         logits = logits.scatter(-1, label[..., None], score[..., None]).detach()
         return QueryStart(content, self.position(reference), reference, FirstGuess(logits, boxes)), cells
 
