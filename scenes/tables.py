@@ -88,7 +88,7 @@ def _save(path: Path, index: SceneIndex, key: str) -> None:
         save_index(path, index, key)
     except OSError as error:
         raise DataError(
-            f"cannot write the table index {path}: {error}. Make the folder writable, or choose another --out."
+            f"cannot write the table index {path}: {error}. Make its folder writable, or make room on its disk."
         ) from error
 
 
