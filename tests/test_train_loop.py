@@ -102,6 +102,15 @@ def test_a_run_reports_logs_and_leaves_weights(run_of) -> None:
         torch.testing.assert_close(other.state_dict()[name], values, rtol=0, atol=0)
 
 
+def test_the_recipe_lies_beside_the_output(run_of) -> None:
+    run = run_of(recipe_yaml="train: {}\n")
+    quietly(run, max_steps=1)
+    assert (run.out / "recipe.yaml").read_text() == "train: {}\n"
+    with pytest.raises(CheckpointError):
+        quietly(run_of(recipe_yaml="other", seed=9))
+    assert (run.out / "recipe.yaml").read_text() == "train: {}\n"
+
+
 def test_learning_lowers_the_loss_on_what_it_sees(run_of) -> None:
     run = run_of(
         steps=40,

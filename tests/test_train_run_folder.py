@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from train_world import CPU
 
 from schemas.errors import UserError
+from train.checkpoint import TrainingState, save_checkpoint
+from train.clips import ClipPosition
 from train.run_folder import RunFolder, open_run_folder
 
 HOLD = """
@@ -47,11 +51,29 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
     def fail(path: Path) -> None:
         path.write_text("half")
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"writing last.pt failed: .*No space left.*GB are free.*OUT=") as caught:
         folder.write(folder.checkpoint, fail)
+    assert isinstance(caught.value.__cause__, OSError)
     assert folder.checkpoint.read_text() == "first"
     folder.write(folder.checkpoint, lambda path: path.write_text("second"))
     assert folder.checkpoint.read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_checkpoint_on_a_full_disk_is_told_like_any_other_write(tmp_path: Path) -> None:
+    folder, learner = RunFolder(tmp_path), torch.nn.Linear(100, 100)
+    state = TrainingState(learner, torch.optim.AdamW(learner.parameters()), torch.amp.GradScaler("cpu"), CPU)
+    with pytest.raises(UserError, match=r"writing last.pt failed: .*No space left"):
+        folder.write(folder.checkpoint, lambda _: save_checkpoint(Path("/dev/full"), state, 1, ClipPosition(), {}))
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match=r"opening the training folder failed: .*OUT="),
+        open_run_folder(tmp_path / "file" / "out"),
+    ):
+        pass

@@ -46,23 +46,24 @@ def save_checkpoint(path: Path, state: TrainingState, step: int, position: ClipP
         step: steps done.
         position: where the sequence of clips goes on.
         identity: what it belongs to.
+
+    Raises:
+        OSError: the disk refuses.
     """
-    cuda = state.device.type == "cuda"
-    torch.save(
-        {
-            "format": FORMAT,
-            "identity": json.dumps(identity),
-            "step": step,
-            "epoch": position.epoch,
-            "position": position.position,
-            "learner": state.learner.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scaler": state.scaler.state_dict(),
-            "random_cpu": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(state.device) if cuda else None,
-        },
-        path,
-    )
+    content = {
+        "format": FORMAT,
+        "identity": json.dumps(identity),
+        "step": step,
+        "epoch": position.epoch,
+        "position": position.position,
+        "learner": state.learner.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "random_cpu": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
+    }
+    with path.open("wb") as file:  # through a file object a full disk is an OSError, not an internal error of torch
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> tuple[int, ClipPosition]:

@@ -82,6 +82,9 @@ class _Loop:
         if folder.checkpoint.exists():
             self.step, self.position = load_checkpoint(folder.checkpoint, self.state, run.identity())
         self.saved_step = self.step
+        if run.recipe_yaml is not None:
+            text = run.recipe_yaml
+            folder.write(folder.recipe, lambda path: path.write_text(text))
 
     def go(self, on_step: Callable[[StepReport], None], max_steps: int | None) -> TrainOutcome:
         last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)

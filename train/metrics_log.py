@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from schemas.errors import UserError
+from train.run_folder import disk_errors
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class MetricsLog:
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text("".join(kept))
         partial.replace(path)
+        self._path = path
         self._file = path.open("a")
         self._tensorboard = SummaryWriter(str(tensorboard), purge_step=steps_done + 1)
 
@@ -68,8 +70,9 @@ class MetricsLog:
     def write(self, report: StepReport) -> None:
         """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard."""
         numbers = asdict(report)
-        self._file.write(json.dumps(numbers) + "\n")
-        self._file.flush()
+        with disk_errors("writing metrics", self._path):
+            self._file.write(json.dumps(numbers) + "\n")
+            self._file.flush()
         for name, value in numbers.items():
             for tag, number in _flat(name, value):
                 self._tensorboard.add_scalar(tag, number, report.step)

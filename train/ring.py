@@ -48,6 +48,7 @@ class SlotRing:
 
     def acquire(self) -> Slot:
         """The slot that has been free longest; its last copy to the device has finished."""
+        assert self._free, "more batches pending than there are slots"
         slot = self._free.popleft()
         if slot.crossed is not None:
             slot.crossed.synchronize()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+from pyarrow import compute
 
 from cache.reading import Cache
 from detectors.bevformer import BEVFormer
@@ -35,6 +36,7 @@ class TrainingRun:
         out: the run's folder. If it holds a checkpoint, the run goes on from there.
         device: where to compute.
         allow_untrained_teacher: accept a cache made with random weights.
+        recipe_yaml: what is written to ``recipe.yaml``, for the run to be repeated by.
     """
 
     detector: BEVFormer
@@ -45,6 +47,7 @@ class TrainingRun:
     out: Path
     device: torch.device
     allow_untrained_teacher: bool = False
+    recipe_yaml: str | None = None
 
     @property
     def reads_cache(self) -> bool:
@@ -123,8 +126,7 @@ def clip_plan(run: TrainingRun) -> ClipPlan:
         DataError: no frame has both images and labels.
     """
     if run.reads_cache and run.cache is not None:
-        chosen = pa.array([name in set(run.scene_names) for name in run.cache.frames["scene_name"].to_pylist()])
-        frames = run.cache.frames.filter(chosen)
+        frames = run.cache.frames.filter(compute.field("scene_name").isin(list(run.scene_names)))
     else:
         frames = pa.concat_tables([frame_table(run.tables.frames(name)) for name in run.scene_names])
     return ClipPlan(frames, run.options.clips, run.options.seed)

@@ -1,6 +1,6 @@
 """The folder a training run writes to: one writer at a time, nothing half-written under a final name.
 
-recipe.yaml          what ran (written by the program)
+recipe.yaml          what ran
 metrics.jsonl        one line per logged step
 tensorboard/         the same for TensorBoard
 last.pt              everything needed to go on
@@ -9,6 +9,7 @@ weights.safetensors  the detector alone, under its published names
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,28 +23,31 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.recipe = path / "recipe.yaml"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.checkpoint = path / "last.pt"
         self.weights = path / "weights.safetensors"
 
-    def write(self, target: Path, writer: Callable[[Path], None]) -> None:
+    def write(self, target: Path, writer: Callable[[Path], object]) -> None:
         """Write a file under another name, fsync it, then give it its own name: it is whole, or it is not there.
 
         Args:
             target: a file of this folder.
             writer: writes the path it is given.
+
+        Raises:
+            UserError: the disk refuses; what was there before is untouched.
         """
         partial = target.with_name(f".{target.name}.partial")
-        writer(partial)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with disk_errors(f"writing {target.name}", target):
+            try:
+                writer(partial)
+                _fsync(partial, os.O_RDONLY)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+            _fsync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
 @contextmanager
@@ -51,10 +55,12 @@ def open_run_folder(path: Path) -> Iterator[RunFolder]:
     """Make the folder if need be, and hold it for this process until the block ends or the process dies.
 
     Raises:
-        UserError: another run is writing to it.
+        UserError: another run is writing to it, or it cannot be made.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a+") as lock:
+    with disk_errors("opening the training folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("a+")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,3 +74,32 @@ def open_run_folder(path: Path) -> Iterator[RunFolder]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         yield RunFolder(path)
+
+
+@contextmanager
+def disk_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn what a full or forbidden disk raises into a message for people.
+
+    Args:
+        doing: what was going on, as a gerund phrase.
+        path: the file or folder concerned.
+
+    Raises:
+        UserError: chained from the ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        existing = next(folder for folder in [path, *path.parents] if folder.exists())
+        raise UserError(
+            f"{doing} failed: {error} ({path}; {shutil.disk_usage(existing).free / 1e9:.2f} "
+            "GB are free there). Mend the disk or choose another folder with OUT=...; what was saved before is whole."
+        ) from error
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
