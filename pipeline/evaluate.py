@@ -14,7 +14,7 @@ from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice, open_data
 from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
 from pipeline.recipe import Recipe
-from scenes.evaluation import Score, evaluate
+from scenes.evaluation import Score, evaluate, require_labels
 from scenes.scene_tables import SceneTables
 from scenes.splits import validation_split
 from schemas.errors import CheckpointError
@@ -67,12 +67,14 @@ def evaluate_checkpoint(
             f"No {model} weights at {default}: run `{command}` first, or give CHECKPOINT=/path/to/file."
         )
     tables = open_data(recipe, choice)
+    split = choice.split or validation_split(tables.version)
+    require_labels(tables, split)
     detector = build(part.detector)
     console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
     precision: Precision = "float32" if part.training is None else part.training.precision
     evaluation = Evaluation(
         tables=tables,
-        split=choice.split or validation_split(tables.version),
+        split=split,
         precision=precision,
         device=device,
         out=out or weights.parent / f"evaluation-{model}",
