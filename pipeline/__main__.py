@@ -1,5 +1,6 @@
 """The command table: ``python -m pipeline COMMAND``. Each command imports only what it needs."""
 
+import logging
 from typing import Annotated, Literal
 
 import typer
@@ -184,6 +185,7 @@ def view_cache(
 
 def main() -> None:
     """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     app()
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from program import SMALL, Program
 from cache.reading import open_cache
 from detectors.bevformer import BEVFormer
 from pipeline.recipes import demo
+from scenes.frame_stream import stream_frames
 from scenes.tables import load_tables
+from schemas.frames import CameraInputs, Frame
+from schemas.preprocessing import Preprocessing
 from train.run_folder import open_run_folder
 
 
@@ -108,6 +112,25 @@ def test_a_missing_image_fails_its_scene_and_no_other(own_world: Program) -> Non
 
     hidden.rename(torn)
     own_world.succeeded("cache-teacher", "--untrained")
+    assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first, second)
+
+
+def test_ctrl_c_keeps_finished_scenes_and_the_same_command_goes_on(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = load_tables(program.data, "v1.0-trainval").scene_names("train")
+
+    def interrupted(frames: Sequence[Frame], data_root: Path, preprocessing: Preprocessing) -> Iterator[CameraInputs]:
+        for number, inputs in enumerate(stream_frames(frames, data_root, preprocessing)):
+            if frames[0].scene_name == second and number == 2:
+                raise KeyboardInterrupt
+            yield inputs
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.cache_teacher.stream_frames", interrupted)
+        assert "Finished scenes are kept; run the same command" in program.refused("cache-teacher", "--untrained")
+    assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first,)
+    assert "(1 are there already)" in program.succeeded("cache-teacher", "--untrained")
     assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first, second)
 
 
