@@ -207,7 +207,7 @@ def _refusal(report: LoadReport, entries: Mapping[str, Tensor]) -> str:
         advice = f"It looks like {name} ({matched} of its {len(entries)} entries fit): choose that detector"
     else:
         advice = "It looks like no detector of detectors/catalogue.py: choose a file made for this one"
-    return f"The weights are not those of this detector.\n{report}\n{advice}, or pass allow_partial to load what fits."
+    return f"The weights are not those of this detector.\n{report}\n{advice}, or load what fits with --allow-partial."
 
 
 def _closest_detector(entries: Mapping[str, Tensor], path: Path) -> tuple[str, int]:

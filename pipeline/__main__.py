@@ -68,6 +68,7 @@ def cache_teacher(
     split: options.SplitOption = None,
     scenes: options.ScenesOption = None,
     checkpoint: options.CheckpointOption = None,
+    allow_partial: options.AllowPartialOption = False,
     untrained: options.UntrainedOption = False,
     arrays: options.ArraysOption = None,
     tier: options.TierOption = None,
@@ -81,14 +82,15 @@ def cache_teacher(
         from pipeline.demo_teacher import teacher_checkpoint
         from pipeline.paths import cache_folder
         from pipeline.recipes import load_recipe, with_cache
-        from pipeline.teacher import load_teacher, open_device
+        from pipeline.teacher import WeightsSource, load_teacher, open_device
 
         chosen = with_cache(load_recipe(recipe, assignments), options.comma_separated(arrays), tier)
         choice = DataChoice(data, version, split, options.comma_separated(scenes))
         where = open_device(device)
         if checkpoint is None and not untrained:
             checkpoint = teacher_checkpoint(chosen, choice, where)
-        teacher = load_teacher(chosen.teacher, checkpoint, untrained=untrained, device=where)
+        source = WeightsSource(checkpoint, allow_partial=allow_partial, untrained=untrained)
+        teacher = load_teacher(chosen.teacher, source, where)
         failed = cache_teacher(chosen, teacher, choice, cache or cache_folder(chosen), where)
     raise typer.Exit(1 if failed else 0)
 

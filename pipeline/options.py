@@ -27,6 +27,10 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="Weights of the detector: .pth as published, or .safetensors.", metavar="FILE"),
 ]
+AllowPartialOption = Annotated[
+    bool,
+    typer.Option("--allow-partial", help="Load what fits of a checkpoint whose entries do not all match."),
+]
 UntrainedOption = Annotated[
     bool, typer.Option("--untrained", help="Dry run: seeded random teacher weights, recorded in the cache.")
 ]

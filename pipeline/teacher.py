@@ -34,13 +34,29 @@ class Teacher:
         }
 
 
-def load_teacher(recipe: TeacherRecipe, checkpoint: Path | None, *, untrained: bool, device: torch.device) -> Teacher:
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a teacher's weights come from.
+
+    Attributes:
+        checkpoint: ``.pth`` as published, or ``.safetensors``; None without one.
+        allow_partial: load what fits of a checkpoint whose entries do not all match.
+        untrained: seeded random weights, for a dry run.
+    """
+
+    checkpoint: Path | None
+    allow_partial: bool = False
+    untrained: bool = False
+
+
+def load_teacher(recipe: TeacherRecipe, source: WeightsSource, device: torch.device) -> Teacher:
     """Build the teacher with the weights of a checkpoint, or with seeded random ones for a dry run.
 
     Raises:
-        RecipeError: neither or both of ``checkpoint`` and ``untrained`` were asked for.
+        RecipeError: the source names neither or both of a checkpoint and random weights.
         CheckpointError: the checkpoint does not fit the architecture.
     """
+    checkpoint, untrained = source.checkpoint, source.untrained
     if untrained and checkpoint is not None:
         raise RecipeError(f"--untrained and --checkpoint {checkpoint} exclude each other: drop one of them.")
     if not untrained and checkpoint is None:
@@ -52,7 +68,9 @@ def load_teacher(recipe: TeacherRecipe, checkpoint: Path | None, *, untrained: b
         torch.manual_seed(_UNTRAINED_SEED)
         detector = build(recipe.detector)
     if checkpoint is not None:
-        console.print(f"Teacher {recipe.name}: {load_weights(detector, checkpoint)}", soft_wrap=True)
+        console.print(
+            f"Teacher {recipe.name}: {load_weights(detector, checkpoint, source.allow_partial)}", soft_wrap=True
+        )
     identity = TeacherIdentity(
         name=recipe.name,
         architecture=recipe.detector.model_dump_json(),

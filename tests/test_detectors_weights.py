@@ -128,7 +128,7 @@ def test_a_partial_match_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         "  1 unexpected in the file: head.weight",
         "  1 of another shape: norm.weight [5] instead of [4]",
         "It looks like no detector of detectors/catalogue.py: choose a file made for this one, "
-        "or pass allow_partial to load what fits.",
+        "or load what fits with --allow-partial.",
     ]
     assert_same(model, filled())
 
