@@ -127,7 +127,7 @@ def test_any_two_grids_and_channel_counts_fit(name: str, grid: BevGrid, channels
 def test_maps_of_different_ground_are_refused(name: str) -> None:
     far = BevGrid(rows=6, cols=5, extent_m=(-61.2, -61.2, -5.0, 61.2, 61.2, 3.0))
     with pytest.raises(
-        RecipeError, match=r"student's BEV covers \(-61.2.*teacher's \(-51.2.*--set student.grid.extent_m"
+        RecipeError, match=r"student's BEV covers \(-61.2.*teacher's \(-51.2.*--set student.detector.grid.extent_m"
     ):
         build(name, DistillationSetting(far, 4, setting_of().teacher))
 

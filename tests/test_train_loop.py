@@ -257,6 +257,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_term_and_samples(run_of, monk
     assert "the loss is not finite: detection/" in message
     assert "is nan" in message
     assert "Samples: scene-000" in message
+    assert "--set student.training.optimizer.lr" in message
     assert "The state after step 3 is in" in message
     whole = run_of("whole")
     quietly(whole)
@@ -382,7 +383,7 @@ def test_a_cache_of_other_tables_is_refused(run_of, cache: Cache, monkeypatch: p
 
 
 def test_float16_needs_cuda(run_of) -> None:
-    with pytest.raises(RecipeError, match=r"float16 needs --device cuda, got cpu.*bfloat16"):
+    with pytest.raises(RecipeError, match=r"float16 needs --device cuda, got cpu.*student.training.precision=bfloat16"):
         quietly(run_of(precision="float16"))
 
 

@@ -24,7 +24,7 @@ def require_equal_extents(student: BevGrid, teacher: BevGrid) -> None:
         raise RecipeError(
             f"student and teacher see different ground: the student's BEV covers {student.extent_m} m "
             f"(x_min, y_min, z_min, x_max, y_max, z_max), the cached teacher's {teacher.extent_m} m. "
-            "Give the student the teacher's extent with --set student.grid.extent_m=..., or use another cache."
+            "Give the student the teacher's with --set student.detector.grid.extent_m=[...], or use another cache."
         )
 
 

@@ -60,6 +60,8 @@ def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: in
     check_run(run)
     torch.manual_seed(run.options.seed)
     learner = Learner(run.detector, distillers_of(run), run.options.precision).to(run.device)
+    # Convolutions are 10-20 % faster so, on CPUs too; torch's annotations know no memory_format.
+    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan = clip_plan(run)
     with open_run_folder(run.out) as folder:
         return _Loop(run, learner, plan, folder).go(on_step, max_steps)

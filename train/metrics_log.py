@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,8 +69,13 @@ class MetricsLog:
         self._tensorboard.close()
 
     def write(self, report: StepReport) -> None:
-        """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard."""
+        """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard.
+
+        The gradient norm of a skipped float16 step is infinite, which JSON cannot say: it becomes null.
+        """
         numbers = asdict(report)
+        if not isfinite(report.grad_norm):
+            numbers["grad_norm"] = None
         with disk_errors("writing metrics", self._path):
             self._file.write(json.dumps(numbers) + "\n")
             self._file.flush()
@@ -99,6 +105,8 @@ def _lines_until(path: Path, steps_done: int) -> list[str]:
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, float]]:
+    if value is None:
+        return []
     if isinstance(value, dict):
         return [(f"{name}/{key}", float(number)) for key, number in value.items()]
     return [(name, float(value))]

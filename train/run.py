@@ -85,7 +85,7 @@ def check_run(run: TrainingRun) -> None:
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
             f"precision float16 needs --device cuda, got {run.device.type}. Use bfloat16 or float32, "
-            "e.g. --set train.precision=bfloat16"
+            "e.g. --set student.training.precision=bfloat16"
         )
     if not run.reads_cache or run.cache is None:
         return

@@ -67,7 +67,7 @@ def _forward(state: TrainingState, batch: TrainingBatch) -> tuple[Tensor, dict[s
 def _advice(batch: TrainingBatch) -> str:
     return (
         f"{_samples(batch)} If these are sound, start afresh in another folder (OUT=...) with a lower "
-        "--set train.optimizer.lr, a smaller --set train.optimizer.max_grad_norm, or in float32."
+        "training.optimizer.lr (e.g. --set student.training.optimizer.lr=1e-4), a smaller max_grad_norm, or in float32."
     )
 
 
