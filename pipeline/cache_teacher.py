@@ -5,6 +5,7 @@
 A scene is one unit of work: it is visible in the cache when it is complete, and a restart redoes unfinished ones only.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,8 +23,8 @@ from pipeline.recipe import Recipe, write_recipe
 from pipeline.teacher import Teacher
 from scenes.frame_stream import stream_frames
 from scenes.scene_tables import SceneTables
-from schemas.errors import RecipeError, UserError
-from schemas.features import FeatureSpec
+from schemas.errors import CacheError, RecipeError, UserError
+from schemas.features import FeatureSpec, frame_bytes
 from schemas.frame_index import frame_table
 from schemas.manifest import DatasetIdentity, Manifest
 
@@ -71,12 +72,10 @@ def cache_teacher(recipe: Recipe, teacher: Teacher, choice: DataChoice, cache_pa
     writer.write_parameters(teacher.inheritable())
     job = CacheJob(teacher, tables, writer, manifest, device)
     waiting = [name for name in names if name not in writer.committed()]
-    console.print(
-        f"Caching {len(waiting)} of {len(names)} scenes of {split} in {cache_path}"
-        + (f" ({len(names) - len(waiting)} are there already)" if len(waiting) < len(names) else ""),
-        style="bold",
-        soft_wrap=True,
-    )
+    there = f" ({len(names) - len(waiting)} are there already)" if len(waiting) < len(names) else ""
+    title = f"Caching {len(waiting)} of {len(names)} scenes of {split} in {cache_path}{there}"
+    console.print(title, style="bold", soft_wrap=True)
+    check_space(job, sum(tables.scene_length(name) for name in waiting))
     failures = run_scenes(job, waiting)
     summarise(job, names, failures)
     return len(failures)
@@ -118,6 +117,23 @@ def chosen_features(offered: Sequence[FeatureSpec], asked: Sequence[str]) -> tup
             "Choose with --arrays."
         )
     return tuple(spec for spec in offered if spec.name in asked)
+
+
+def check_space(job: CacheJob, frames: int) -> None:
+    """Tell what the frames will take, and refuse when the disk cannot hold them.
+
+    Raises:
+        CacheError: not enough free space.
+    """
+    path, bytes_each = job.writer.path, frame_bytes(job.manifest.features, job.manifest.tier)
+    needed_gb, free_gb = frames * bytes_each / 1e9, shutil.disk_usage(path).free / 1e9
+    console.print(f"{frames} frames of {bytes_each / 1e6:.2f} MB: {needed_gb:.3g} GB of {free_gb:.3g} GB free")
+    if needed_gb > free_gb:
+        raise CacheError(
+            f"The cache {path} needs {needed_gb:.3g} GB for {frames} more frames, and its disk has {free_gb:.3g} GB "
+            "free. Choose another disk with CACHE=..., fewer features with --arrays bev, fewer scenes with --scenes, "
+            "or --tier int8 if it is float16 now."
+        )
 
 
 def run_scenes(job: CacheJob, names: Sequence[str]) -> dict[str, str]:

@@ -10,9 +10,12 @@
 In the tier ``float16`` an affine feature is stored as plain float16. Fill values (−128, 255, NaN) are never a datum.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Encoding = Literal["affine", "symmetric", "unit", "float16", "float32"]
@@ -23,6 +26,7 @@ INT8_FILL = -128
 INT8_LIMIT = 127
 UNIT_FILL = 255
 UNIT_LIMIT = 254
+CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,9 @@ class FeatureSpec(BaseModel):
         if self.encoding == "symmetric":
             return values, scale
         return values, scale, StoredArray(self.offset_array, self.scale_dims, self.scale_shape, "float32", nan)
+
+
+def frame_bytes(specs: Iterable[FeatureSpec], tier: Tier) -> int:
+    """Bytes that one frame of these features takes in a store that does not compress, checksums included."""
+    arrays = [array for spec in specs for array in spec.stored(tier)]
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize + CHECKSUM_BYTES for array in arrays)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from program import SMALL, Program
@@ -132,6 +133,16 @@ def test_ctrl_c_keeps_finished_scenes_and_the_same_command_goes_on(
     assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first,)
     assert "(1 are there already)" in program.succeeded("cache-teacher", "--untrained")
     assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first, second)
+
+
+def test_a_disk_that_cannot_hold_the_cache_is_told_before_anything_runs(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cache_teacher.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    refused = program.refused("cache-teacher", "--untrained")
+    assert " GB for 8 more frames" in refused
+    assert "--arrays bev" in refused
+    assert open_cache(Path("out/demo/teacher-cache")).scene_names == ()
 
 
 def test_pictures_of_a_cache(program: Program) -> None:

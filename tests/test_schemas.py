@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schemas.bev_grid import BevGrid
 from schemas.boxes import CLASS_NAMES, Boxes, box_corners_m, empty_boxes
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, frame_bytes
 from schemas.frame_index import FRAME_SCHEMA, frame_table
 from schemas.frames import Frame
 from schemas.manifest import DatasetIdentity, Manifest, TeacherIdentity, differing_fields, weights_sha256
@@ -129,6 +129,12 @@ def test_what_a_feature_stores(encoding: Any, tier: Any, stored: dict[str, str])
 def test_a_feature_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FeatureSpec.model_validate(BEV.model_dump() | changes)
+
+
+def test_the_price_of_a_frame() -> None:
+    cells, channels = 4 * 6 * 8, 8
+    assert frame_bytes([BEV], "int8") == (cells + 4) + 2 * (4 * channels + 4)
+    assert frame_bytes([BEV, BEV], "float16") == 2 * (2 * cells + 4)
 
 
 def frame(step: int, x_m: float) -> Frame:
