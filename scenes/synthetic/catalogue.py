@@ -32,14 +32,14 @@ class Kind:
 _ROADS: dict[Place, float] = {"lane": 0.5, "kerb": 0.2, "yard": 0.3}
 
 KINDS: dict[str, Kind] = {
-    "car": Kind({"vehicle.car": 1}, (1.93, 4.55, 1.68), 0.08, 12.0, 0.22, _ROADS),
-    "truck": Kind({"vehicle.truck": 1}, (2.45, 6.8, 2.85), 0.12, 10.0, 0.08, _ROADS),
-    "construction_vehicle": Kind({"vehicle.construction": 1}, (2.7, 6.0, 3.0), 0.14, 5.0, 0.06, _ROADS),
+    "car": Kind({"vehicle.car": 1.0}, (1.93, 4.55, 1.68), 0.08, 12.0, 0.22, _ROADS),
+    "truck": Kind({"vehicle.truck": 1.0}, (2.45, 6.8, 2.85), 0.12, 10.0, 0.08, _ROADS),
+    "construction_vehicle": Kind({"vehicle.construction": 1.0}, (2.7, 6.0, 3.0), 0.14, 5.0, 0.06, _ROADS),
     "bus": Kind({"vehicle.bus.rigid": 0.8, "vehicle.bus.bendy": 0.2}, (2.9, 10.5, 3.4), 0.08, 10.0, 0.06, _ROADS),
-    "trailer": Kind({"vehicle.trailer": 1}, (2.7, 9.0, 3.6), 0.14, 9.0, 0.06, _ROADS),
-    "barrier": Kind({"movable_object.barrier": 1}, (2.3, 0.5, 1.0), 0.1, 0.0, 0.09, {"kerb": 0.6, "pavement": 0.4}),
+    "trailer": Kind({"vehicle.trailer": 1.0}, (2.7, 9.0, 3.6), 0.14, 9.0, 0.06, _ROADS),
+    "barrier": Kind({"movable_object.barrier": 1.0}, (2.3, 0.5, 1.0), 0.1, 0.0, 0.09, {"kerb": 0.6, "pavement": 0.4}),
     "motorcycle": Kind(
-        {"vehicle.motorcycle": 1},
+        {"vehicle.motorcycle": 1.0},
         (0.8, 2.1, 1.5),
         0.08,
         11.0,
@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
         rideable=True,
     ),
     "bicycle": Kind(
-        {"vehicle.bicycle": 1}, (0.62, 1.75, 1.45), 0.08, 7.0, 0.08, {"kerb": 0.5, "pavement": 0.5}, rideable=True
+        {"vehicle.bicycle": 1.0}, (0.62, 1.75, 1.45), 0.08, 7.0, 0.08, {"kerb": 0.5, "pavement": 0.5}, rideable=True
     ),
     "pedestrian": Kind(
         {
@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
         {"pavement": 0.45, "crossing": 0.25, "yard": 0.2, "kerb": 0.1},
     ),
     "traffic_cone": Kind(
-        {"movable_object.trafficcone": 1}, (0.42, 0.42, 0.95), 0.12, 0.0, 0.10, {"kerb": 0.7, "pavement": 0.3}
+        {"movable_object.trafficcone": 1.0}, (0.42, 0.42, 0.95), 0.12, 0.0, 0.10, {"kerb": 0.7, "pavement": 0.3}
     ),
 }
 """By detection class, in ``schemas.boxes.CLASS_NAMES`` order."""

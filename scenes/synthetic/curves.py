@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STEP_M = 0.5
-
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -61,9 +59,9 @@ def integrate_curvature(arc_m: Array, curvature_per_m: Array, start: Array) -> C
     return Curve(arc_m, (xy - xy[origin]) @ rotation.T + start[:2], heading + turn)
 
 
-def shifted(curve: Curve, left_m: float) -> Curve:
-    """The parallel curve this far to the left; its arc length zero lies beside the zero of ``curve``."""
+def parallel(curve: Curve, left_m: float, arc_m: float) -> tuple[Curve, float]:
+    """The curve this far to the left, with arc lengths of its own, and its arc length beside ``arc_m`` of ``curve``."""
     poses = curve.pose(curve.arc_m, left_m)
-    lengths = np.linalg.norm(np.diff(poses[:, :2], axis=0, prepend=poses[:1, :2]), axis=1)
-    arc = np.cumsum(lengths)
-    return Curve(arc - arc[np.abs(curve.arc_m).argmin()], poses[:, :2], poses[:, 2])
+    steps = np.diff(poses[:, :2], axis=0, prepend=poses[:1, :2])
+    own_arc_m = np.cumsum(np.hypot(steps[:, 0], steps[:, 1]))
+    return Curve(own_arc_m, poses[:, :2], poses[:, 2]), float(np.interp(arc_m, curve.arc_m, own_arc_m))

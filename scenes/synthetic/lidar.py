@@ -15,7 +15,7 @@ THINNED = 5
 """One return in so many is kept of the ground and of scenery: they say little, and the files stay small."""
 
 GRAZE_M = 0.01
-"""A ray that crosses less of a box than this misses it."""
+"""A ray that crosses less of a box than this gives no return."""
 
 GROUND = -1
 
@@ -48,7 +48,7 @@ def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, siz
     rays = _rays() @ ego_from_lidar[:3, :3].T
     origin = ego_from_lidar[:3, 3]
     nearest = np.where(rays[..., 2] < -1e-6, -origin[2] / np.minimum(rays[..., 2], -1e-6), np.inf)
-    leaving = nearest.copy()
+    leaving = np.where(np.isfinite(nearest), nearest, 0.0)
     hits = np.full(nearest.shape, GROUND)
     azimuth = np.arctan2(rays[0, :, 1], rays[0, :, 0])
     gap = poses_ego[:, :2] - origin[:2]
@@ -61,12 +61,13 @@ def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, siz
         turn = np.abs((azimuth - bearing[box] + np.pi) % (2 * np.pi) - np.pi)
         columns = np.nonzero(turn < half_angle[box])[0]
         enter, leave = _box_crossing(rays[:, columns], origin, poses_ego[box], size_lwh_m[box])
-        ring, column = np.nonzero((leave - enter > GRAZE_M) & (enter > 0) & (enter < nearest[:, columns]))
+        ring, column = np.nonzero((enter < leave) & (enter > 0) & (enter < nearest[:, columns]))
         nearest[ring, columns[column]] = enter[ring, column]
         leaving[ring, columns[column]] = leave[ring, column]
         hits[ring, columns[column]] = box
     is_thing = (hits != GROUND) & (hits < things)
-    kept = (nearest < RANGE_M) & (is_thing | (np.arange(hits.size).reshape(hits.shape) % THINNED == 0))
+    solid = (hits == GROUND) | (leaving - nearest > GRAZE_M)
+    kept = solid & (nearest < RANGE_M) & (is_thing | (np.arange(hits.size).reshape(hits.shape) % THINNED == 0))
     ring, column = np.nonzero(kept)
     hit, enter, leave = hits[kept], nearest[kept], leaving[kept]
     # A little inside the box, never through it: zero for the ground.

@@ -50,8 +50,7 @@ class Track:
     """The motion of one object along a curve.
 
     Attributes:
-        curve: the road it follows, or a straight line across it.
-        left_m: how far to the left of the curve it keeps.
+        curve: its path: beside the middle of a road, or straight across.
         arc_m: where it is at ``at_s``.
         at_s: a time.
         direction: +1 along the curve, -1 against it.
@@ -60,7 +59,6 @@ class Track:
     """
 
     curve: Curve
-    left_m: float
     arc_m: float
     at_s: float
     direction: int
@@ -70,7 +68,7 @@ class Track:
     def poses(self, time_s: Array) -> Array:
         """(T, 3) global x, y, yaw at these times."""
         moved = self.speed.travelled_m(time_s) - self.speed.travelled_m(np.array([self.at_s]))
-        poses = self.curve.pose(self.arc_m + self.direction * moved, self.left_m)
+        poses = self.curve.pose(self.arc_m + self.direction * moved)
         poses[:, 2] += self.facing_rad + (0.0 if self.direction > 0 else np.pi)
         return poses
 
@@ -100,8 +98,8 @@ class Drive:
         return np.interp(time_s, self.time_s, self.speed_mps)
 
 
-def plan_drive(rng: np.random.Generator, path: Curve, duration_s: float, top_mps: float) -> Drive:
-    """A drive of varied speed that starts at arc length zero of ``path``; ``top_mps`` of zero stands still."""
+def plan_drive(rng: np.random.Generator, path: Curve, begin_m: float, duration_s: float, top_mps: float) -> Drive:
+    """A drive of varied speed that is at arc length ``begin_m`` at time zero; ``top_mps`` of zero stands still."""
     time = np.arange(-1.0, duration_s + 2.0, 0.02)
     knots = np.arange(-1.0, duration_s + 4.0, 2.5)
     wished = np.clip(top_mps * rng.uniform(-0.15, 1.0, len(knots)), 0, None)
@@ -110,4 +108,4 @@ def plan_drive(rng: np.random.Generator, path: Curve, duration_s: float, top_mps
     smooth = 0.5 - 0.5 * np.cos(np.pi * (blend - below))
     speed = wished[below] + (wished[below + 1] - wished[below]) * smooth
     arc = np.concatenate([[0.0], np.cumsum(0.02 * (speed[1:] + speed[:-1]) / 2)])
-    return Drive(path, time, speed, arc - np.interp(0.0, time, arc))
+    return Drive(path, time, speed, begin_m + arc - np.interp(0.0, time, arc))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scenes.synthetic.surfaces import FRONT, LEFT, REAR, RIGHT, TOP, Color, Sculptor, Surfaces
+from scenes.synthetic.surfaces import FRONT, LEFT, REAR, RIGHT, TOP, Color, Number, Sculptor, Span, Surfaces
 from scenes.synthetic.things import Thing
 
 GLASS: Color = (62, 74, 88)
@@ -25,7 +25,7 @@ def shape_of(thing: Thing) -> Surfaces:
     return sculptor.surfaces()
 
 
-def hsv(rng: np.random.Generator, hue_deg: tuple[float, float], saturation: float, value: float) -> Color:
+def hsv(rng: np.random.Generator, hue_deg: Span, saturation: Number, value: Number) -> Color:
     """A colour with a hue drawn from the range, and saturation and value (0-1) scattered a little."""
     hue = rng.uniform(*hue_deg) % 360 / 360
     around = np.clip(np.array([saturation, value]) + rng.uniform(-0.12, 0.12, 2), 0, 1)
@@ -33,12 +33,12 @@ def hsv(rng: np.random.Generator, hue_deg: tuple[float, float], saturation: floa
     return 255 * red, 255 * green, 255 * blue
 
 
-def darker(color: Color, factor: float) -> Color:
+def darker(color: Color, factor: Number) -> Color:
     """The same colour with less light."""
     return factor * color[0], factor * color[1], factor * color[2]
 
 
-def _wheels(body: Sculptor, along: tuple[float, ...], width: float, height: float) -> None:
+def _wheels(body: Sculptor, along: tuple[Number, ...], width: Number, height: Number) -> None:
     """Wheels on both sides of the last prism; ``along`` counts from the rear."""
     for side in (LEFT, RIGHT):
         body.decal(side, (0, 1), (0, 0.3 * height), darker(TYRE, 1.4))
@@ -50,7 +50,7 @@ def _wheels(body: Sculptor, along: tuple[float, ...], width: float, height: floa
             body.decal(side, (middle - 0.2 * width, middle + 0.2 * width), (0.3 * height, 0.7 * height), HUB)
 
 
-def _lights(body: Sculptor, height: float, size: float) -> None:
+def _lights(body: Sculptor, height: Number, size: Number) -> None:
     """White lights at the front and red ones at the rear of the last prism."""
     for across in ((0.03, 0.25), (0.75, 0.97)):
         body.decal(FRONT, across, (height, height + size), HEADLIGHT)
@@ -131,7 +131,7 @@ def _trailer(body: Sculptor, rng: np.random.Generator, _: Thing) -> None:
     body.decal(FRONT, (0, 1), (0, 1), darker(paint, 0.45))
 
 
-def _rider(body: Sculptor, rng: np.random.Generator, seat: float) -> None:
+def _rider(body: Sculptor, rng: np.random.Generator, seat: Number) -> None:
     clothes = hsv(rng, (0, 360), 0.6, 0.6)
     body.prism((-0.2, 0.05, -0.36, 0.36), (-0.04, 0.12, -0.4, 0.4), (seat, 0.84), clothes, level=1)
     body.decal(REAR, (0.2, 0.8), (0.2, 0.9), darker(clothes, 0.4))
@@ -184,8 +184,8 @@ def _pedestrian(body: Sculptor, rng: np.random.Generator, thing: Thing) -> None:
 
 
 def _barrier(body: Sculptor, rng: np.random.Generator, _: Thing) -> None:
-    paint = hsv(rng, (-4, 10), 0.85, 0.85)
-    body.prism(FULL, (-0.2, 0.2, -0.5, 0.5), (0, 1), (232, 232, 228))
+    paint = hsv(rng, (-6, 24), 0.85, 0.85)
+    body.prism(FULL, (-0.2, 0.2, -0.5, 0.5), (0, 1), hsv(rng, (30, 60), 0.1, 0.82))
     for face in (FRONT, REAR):
         for stripe in range(4):
             body.decal(face, (0.02 + 0.25 * stripe, 0.145 + 0.25 * stripe), (0.1, 0.95), paint)

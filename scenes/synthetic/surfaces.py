@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Color = tuple[float, float, float]
+Number = int | float
+"""Whole numbers are welcome where shapes are written down by hand."""
+Span = tuple[Number, Number]
+Color = tuple[Number, Number, Number]
 """Red, green, blue in 0-255."""
 
 FRONT, REAR, LEFT, RIGHT, TOP = range(5)
@@ -55,9 +58,9 @@ class Sculptor:
 
     def prism(
         self,
-        bottom: Sequence[float],
-        top: Sequence[float],
-        heights: tuple[float, float],
+        bottom: Sequence[Number],
+        top: Sequence[Number],
+        heights: Span,
         color: Color,
         level: int = 0,
     ) -> "Sculptor":
@@ -86,7 +89,7 @@ class Sculptor:
         self._add(faces, self._normals, color, is_decal=False)
         return self
 
-    def decal(self, face: int, across: tuple[float, float], up: tuple[float, float], color: Color) -> "Sculptor":
+    def decal(self, face: int, across: Span, up: Span, color: Color) -> "Sculptor":
         """Paint a rectangle on a face of the last prism, in fractions of that face as seen from outside."""
         u, v = np.array([*across, *across[::-1]]), np.repeat(up, 2)
         weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], axis=1)

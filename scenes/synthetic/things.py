@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.synthetic.catalogue import Kind, Place
-from scenes.synthetic.curves import Curve
+from scenes.synthetic.curves import Curve, parallel
 from scenes.synthetic.motion import SpeedProfile, Track
 from scenes.synthetic.town import LANE_M, Road
 
@@ -26,7 +26,7 @@ class Pace:
     share: float
 
 
-PACES = (Pace(0, 0, 0.38), Pace(0.08, 0.4, 0.31), Pace(0.4, 1, 0.31))
+PACES = (Pace(0.0, 0.0, 0.38), Pace(0.08, 0.4, 0.31), Pace(0.4, 1.0, 0.31))
 """Every kind that can move is found at each pace, at the same places and with the same headings."""
 STANDING = PACES[0]
 
@@ -88,10 +88,11 @@ def draw_track(rng: np.random.Generator, kind: Kind, place: Place, pace: Pace, s
     elif place == "yard" and rng.uniform() < 0.5:
         turn = rng.uniform(-np.pi, np.pi)
     else:
-        return Track(spot.road.curve, left, spot.arc_m, spot.at_s, direction, facing, speed)
+        path, arc_m = parallel(spot.road.curve, left, spot.arc_m)
+        return Track(path, arc_m, spot.at_s, direction, facing, speed)
     start = spot.road.curve.pose(np.array([spot.arc_m]), left)[0]
     line = _straight(start + np.array([0, 0, turn]))
-    return Track(line, 0.0, 0.0, spot.at_s, direction, facing, speed)
+    return Track(line, 0.0, spot.at_s, direction, facing, speed)
 
 
 def _top_mps(kind: Kind, place: Place) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.synthetic.curves import Array, Curve, integrate_curvature, shifted
+from scenes.synthetic.curves import Array, Curve, integrate_curvature, parallel
 from scenes.synthetic.motion import Drive, plan_drive
 
 LANE_M = 3.5
@@ -61,16 +61,16 @@ def plan_town(rng: np.random.Generator, duration_s: float) -> Town:
     has_cross_road = kind == "turn" or rng.uniform() < 0.6
     arc = np.arange(-ROAD_BEHIND_M, ROAD_AHEAD_M, 0.5)
     main = integrate_curvature(arc, _curvature(rng, arc, kind), start)
-    lane_middle_m = -LANE_M / 2
     if not has_cross_road:
         roads: tuple[Road, ...] = (Road(main, lanes, None),)
     else:
         roads = (Road(main, lanes, crossing), _cross_road(main, crossing, int(rng.integers(1, 3))))
     if kind == "turn":
-        path, top_mps = _corner(main, crossing, bool(rng.uniform() < 0.5)), rng.uniform(4.5, 7.0)
+        path, begin_m = _corner(main, crossing, bool(rng.uniform() < 0.5)), 0.0
     else:
-        path, top_mps = shifted(main, lane_middle_m), 0.0 if kind == "stand" else rng.uniform(4.0, 11.0)
-    return Town(roads, plan_drive(rng, path, duration_s, top_mps))
+        path, begin_m = parallel(main, -LANE_M / 2, 0.0)
+    top_mps = {"stand": 0.0, "turn": rng.uniform(4.5, 7.0)}.get(kind, rng.uniform(4.0, 11.0))
+    return Town(roads, plan_drive(rng, path, begin_m, duration_s, top_mps))
 
 
 def _curvature(rng: np.random.Generator, arc_m: Array, kind: str) -> Array:
