@@ -126,11 +126,17 @@ def read_recipe(path: Path) -> Recipe:
     return _validated(_parse_yaml(text, str(path)), str(path))
 
 
+def as_yaml(recipe: Recipe) -> str:
+    """The recipe as the text of a file that can be given back as ``--recipe``."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the recipe as ``folder/recipe.yaml``, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{RECIPE_FILE}.{os.getpid()}"
-    unfinished.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    unfinished.write_text(as_yaml(recipe), encoding="utf-8")
     unfinished.replace(folder / RECIPE_FILE)
 
 

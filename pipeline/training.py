@@ -1,12 +1,14 @@
 """Run the training loop with a progress bar; both the student and the demo's teacher are trained so."""
 
+from dataclasses import replace
+
 import torch
 
 from detectors.bevformer import BEVFormer
 from detectors.catalogue import build
 from detectors.config import BEVFormerConfig
 from pipeline.console import Tracker, console
-from pipeline.recipe import Recipe, write_recipe
+from pipeline.recipe import Recipe, as_yaml
 from train.loop import TrainOutcome, train
 from train.metrics_log import StepReport
 from train.run import TrainingRun
@@ -32,8 +34,8 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         UserError: as ``train.loop.train``.
         KeyboardInterrupt: Ctrl-C ended the run after a whole step; its state is saved.
     """
+    run = replace(run, recipe_yaml=as_yaml(recipe))
     total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)
-    write_recipe(recipe, run.out)
     with Tracker(title, total, "steps") as tracker:
 
         def on_step(report: StepReport) -> None:
