@@ -45,36 +45,42 @@ def sweep(rng: np.random.Generator, ego_from_lidar: Array, poses_ego: Array, siz
 
     Every return from a box lies inside it, so counting points in boxes gives the number of hits.
     """
-    rays = _rays() @ ego_from_lidar[:3, :3].T
-    origin = ego_from_lidar[:3, 3]
-    nearest = np.where(rays[..., 2] < -1e-6, -origin[2] / np.minimum(rays[..., 2], -1e-6), np.inf)
-    leaving = np.where(np.isfinite(nearest), nearest, 0.0)
-    hits = np.full(nearest.shape, GROUND)
+    directions = _rays()
+    hits, enter, leave = _cast(directions @ ego_from_lidar[:3, :3].T, ego_from_lidar[:3, 3], poses_ego, size_lwh_m)
+    is_thing = (hits != GROUND) & (hits < things)
+    solid = (hits == GROUND) | (leave - enter > GRAZE_M)
+    kept = solid & (enter < RANGE_M) & (is_thing | (np.arange(hits.size).reshape(hits.shape) % THINNED == 0))
+    ring, column = np.nonzero(kept)
+    hit, enter, leave = hits[kept], enter[kept], leave[kept]
+    # A little inside the box, never through it: zero for the ground.
+    distance = enter + np.minimum(rng.uniform(0.002, 0.04, len(hit)), (leave - enter) / 2)
+    brightness = np.where(hit == GROUND, 12, 24 + (37 * (hit + 1)) % 150)
+    intensity = np.round(brightness + rng.uniform(0, 10, len(hit)))
+    points = directions[ring, column] * distance[:, None]
+    return Sweep(np.column_stack([points, intensity, ring]).astype(np.float32), hit)
+
+
+def _cast(rays: Array, origin: Array, poses_ego: Array, size_lwh_m: Array) -> tuple[NDArray[np.int64], Array, Array]:
+    """What each ray hits first, where it enters that and where it leaves it; equal for the ground."""
+    enter = np.where(rays[..., 2] < -1e-6, -origin[2] / np.minimum(rays[..., 2], -1e-6), np.inf)
+    leave = np.where(np.isfinite(enter), enter, 0.0)
+    hits = np.full(enter.shape, GROUND)
     azimuth = np.arctan2(rays[0, :, 1], rays[0, :, 0])
     gap = poses_ego[:, :2] - origin[:2]
-    distance = np.linalg.norm(gap, axis=1)
-    reach = np.linalg.norm(size_lwh_m[:, :2], axis=1) / 2
+    bearing = np.arctan2(gap[:, 1], gap[:, 0])
+    distance, reach = np.linalg.norm(gap, axis=1), np.linalg.norm(size_lwh_m[:, :2], axis=1) / 2
+    # The rings of a tilted LiDAR do not share their azimuth quite: two degrees to spare.
     half_angle = np.arcsin(np.clip(reach / np.maximum(distance, 1e-6), 0, 1)) + np.radians(2)
     half_angle[distance <= reach] = np.pi
-    bearing = np.arctan2(gap[:, 1], gap[:, 0])
     for box in np.nonzero(distance - reach < RANGE_M)[0]:
         turn = np.abs((azimuth - bearing[box] + np.pi) % (2 * np.pi) - np.pi)
         columns = np.nonzero(turn < half_angle[box])[0]
-        enter, leave = _box_crossing(rays[:, columns], origin, poses_ego[box], size_lwh_m[box])
-        ring, column = np.nonzero((enter < leave) & (enter > 0) & (enter < nearest[:, columns]))
-        nearest[ring, columns[column]] = enter[ring, column]
-        leaving[ring, columns[column]] = leave[ring, column]
+        near, far = _box_crossing(rays[:, columns], origin, poses_ego[box], size_lwh_m[box])
+        ring, column = np.nonzero((near < far) & (near > 0) & (near < enter[:, columns]))
+        enter[ring, columns[column]] = near[ring, column]
+        leave[ring, columns[column]] = far[ring, column]
         hits[ring, columns[column]] = box
-    is_thing = (hits != GROUND) & (hits < things)
-    solid = (hits == GROUND) | (leaving - nearest > GRAZE_M)
-    kept = solid & (nearest < RANGE_M) & (is_thing | (np.arange(hits.size).reshape(hits.shape) % THINNED == 0))
-    ring, column = np.nonzero(kept)
-    hit, enter, leave = hits[kept], nearest[kept], leaving[kept]
-    # A little inside the box, never through it: zero for the ground.
-    distance = enter + np.minimum(rng.uniform(0.002, 0.04, len(hit)), (leave - enter) / 2)
-    intensity = np.round(np.where(hit == GROUND, 12, 24 + 37 * (hit + 1) % 150) + rng.uniform(0, 10, len(hit)))
-    points = _rays()[ring, column] * distance[:, None]
-    return Sweep(np.column_stack([points, intensity, ring]).astype(np.float32), hit)
+    return hits, enter, leave
 
 
 def _rays() -> Array:

@@ -47,22 +47,22 @@ def join(bodies: Sequence[Surfaces]) -> Surfaces:
 
 
 class Sculptor:
-    """Builds a body from prisms given in fractions of its bounding box: x, y in [-0.5, 0.5], z in [0, 1]."""
+    """Builds a body from prisms given in fractions of its bounding box: x, y in [-0.5, 0.5], z in [0, 1].
+
+    Every surface is a rectangle on a face of a prism; the face itself is the whole of it.
+    """
 
     def __init__(self, size_lwh_m: Array) -> None:
-        self._size = np.asarray(size_lwh_m, dtype=np.float64)
-        self._parts: list[Surfaces] = []
-        self._faces = np.zeros((5, 4, 3))
-        self._normals = np.zeros((5, 3))
-        self._level = 0
+        self._size_m = np.asarray(size_lwh_m, dtype=np.float64)
+        self._prisms: list[Array] = []
+        self._levels: list[int] = []
+        self._places: list[tuple[int, int]] = []
+        self._rectangles: list[tuple[Number, Number, Number, Number]] = []
+        self._colors: list[Color] = []
+        self._is_decal: list[bool] = []
 
     def prism(
-        self,
-        bottom: Sequence[Number],
-        top: Sequence[Number],
-        heights: Span,
-        color: Color,
-        level: int = 0,
+        self, bottom: Sequence[Number], top: Sequence[Number], heights: Span, color: Color, level: int = 0
     ) -> "Sculptor":
         """Add a prism; the decals that follow are painted on it.
 
@@ -80,37 +80,41 @@ class Sculptor:
                 for x, y in ((front, left), (front, right), (rear, right), (rear, left))
             ]
         )
-        corners *= self._size
-        faces = corners[_FACES]
-        normals = np.cross(faces[:, 1] - faces[:, 0], faces[:, 3] - faces[:, 0])
-        normals += np.cross(faces[:, 3] - faces[:, 2], faces[:, 1] - faces[:, 2])
-        self._normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        self._faces, self._level = faces, level
-        self._add(faces, self._normals, color, is_decal=False)
+        self._prisms.append(corners * self._size_m)
+        self._levels.append(level)
+        for face in range(len(_FACES)):
+            self._add(face, (0, 1, 0, 1), color, is_decal=False)
         return self
 
     def decal(self, face: int, across: Span, up: Span, color: Color) -> "Sculptor":
         """Paint a rectangle on a face of the last prism, in fractions of that face as seen from outside."""
-        u, v = np.array([*across, *across[::-1]]), np.repeat(up, 2)
-        weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], axis=1)
-        corners = weights @ self._faces[face]
-        self._add(corners[None], self._normals[face : face + 1], color, is_decal=True)
+        self._add(face, (*across, *up), color, is_decal=True)
         return self
 
     def surfaces(self) -> Surfaces:
         """Everything added so far."""
-        return join(self._parts)
-
-    def _add(self, corners_m: Array, normals: Array, color: Color, *, is_decal: bool) -> None:
-        count = len(corners_m)
-        center = self._faces.reshape(-1, 3).mean(axis=0)
-        self._parts.append(
-            Surfaces(
-                corners_m,
-                normals,
-                np.tile(np.array(color, dtype=np.float64), (count, 1)),
-                np.full(count, self._level, dtype=np.int64),
-                np.tile(center, (count, 1)),
-                np.full(count, is_decal),
-            )
+        corners = np.stack(self._prisms)
+        prism, face = np.array(self._places).T
+        faces = corners[prism[:, None], _FACES[face]]
+        left, right, low, high = np.array(self._rectangles, dtype=np.float64).T
+        across, up = np.stack([left, right, right, left], axis=1), np.stack([low, low, high, high], axis=1)
+        weights = np.stack([(1 - across) * (1 - up), across * (1 - up), across * up, (1 - across) * up], axis=2)
+        # Newell's sum over two corners: an end that has shrunk to an edge still leaves a normal.
+        normals = np.cross(faces[:, 1] - faces[:, 0], faces[:, 3] - faces[:, 0])
+        normals += np.cross(faces[:, 3] - faces[:, 2], faces[:, 1] - faces[:, 2])
+        return Surfaces(
+            corners_m=weights @ faces,
+            normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
+            colors=np.array(self._colors, dtype=np.float64),
+            levels=np.array(self._levels, dtype=np.int64)[prism],
+            part_centers_m=corners.mean(axis=1)[prism],
+            is_decal=np.array(self._is_decal, dtype=np.bool_),
         )
+
+    def _add(
+        self, face: int, rectangle: tuple[Number, Number, Number, Number], color: Color, *, is_decal: bool
+    ) -> None:
+        self._places.append((len(self._prisms) - 1, face))
+        self._rectangles.append(rectangle)
+        self._colors.append(color)
+        self._is_decal.append(is_decal)

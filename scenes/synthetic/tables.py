@@ -93,20 +93,21 @@ def scene_tables(record: SceneRows) -> dict[str, list[Row]]:
                 "description": "A synthetic drive",
             }
         ],
-        "sample": [
-            {
-                "token": record.token("sample", frame),
-                "timestamp": int(record.plan.clock.lidar_us[frame]),
-                **record.neighbours(frame, (0, frames - 1), "sample"),
-                "scene_token": record.token("scene"),
-            }
-            for frame in range(frames)
-        ],
+        "sample": [_sample(record, frame) for frame in range(frames)],
         "calibrated_sensor": _calibration(record),
         "sample_data": sample_data,
         "ego_pose": ego_poses,
         "instance": instances,
         "sample_annotation": annotations,
+    }
+
+
+def _sample(record: SceneRows, frame: int) -> Row:
+    return {
+        "token": record.token("sample", frame),
+        "timestamp": int(record.plan.clock.lidar_us[frame]),
+        **record.neighbours(frame, (0, len(record.plan.clock.lidar_us) - 1), "sample"),
+        "scene_token": record.token("scene"),
     }
 
 
