@@ -88,10 +88,8 @@ def _advice(error: OSError, path: Path) -> str:
 
 
 def _free_space(path: Path) -> str:
-    folder = path
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
+        folder = next(folder for folder in (path, *path.parents) if folder.exists())
         free = shutil.disk_usage(folder).free
     except OSError:  # the disk that failed may not answer this either, and its first error is the one to tell
         return "The free space there cannot be told."

@@ -92,6 +92,15 @@ def test_a_constant_channel_stores_zero_with_scale_one(encoding: Encoding, const
     assert (decode(spec, stored, "int8") == values).all()
 
 
+@pytest.mark.parametrize("encoding", ["affine", "symmetric"])
+def test_a_channel_of_subnormal_width_counts_as_constant(encoding: Encoding) -> None:
+    """Subnormal numbers lose their precision, and some devices flush them to zero."""
+    spec = spec_of(encoding, (2, 1), ("x",))
+    stored = encode(spec, np.array([[0.0], [1e-37]], dtype=np.float32), "int8")
+    assert stored["f_scale"].tolist() == [1]
+    assert not stored["f"].any()
+
+
 def test_a_range_of_one_ulp_does_not_wrap() -> None:
     spec = spec_of("affine", (2, 1), ("x",))
     values = np.array([[1.0], [np.nextafter(np.float32(1), np.float32(2))]], dtype=np.float32)

@@ -218,11 +218,32 @@ def test_a_flipped_bit_in_the_frame_index_is_noticed(root: Path) -> None:
     assert open_cache(root).frames.equals(before)
 
 
-def test_another_caches_frame_index_is_not_believed(root: Path, tmp_path: Path) -> None:
+def with_other_timestamps(frames_file: Path, fingerprint: str) -> bytes:
+    """A frame index of the same scenes whose rows differ."""
+    table, facts = read_parquet(frames_file)
+    place = table.schema.get_field_index("timestamp_us")
+    zeros = pa.array([0] * table.num_rows, pa.int64())
+    return parquet_bytes(
+        table.set_column(place, table.schema.field(place), zeros), facts | {"fingerprint": fingerprint}
+    )
+
+
+def test_another_caches_frame_index_is_not_believed(root: Path) -> None:
     before = open_cache(root).frames
-    write_cache(tmp_path / "other", SLOTS[:2], tier="float16")
-    (root / "frames.parquet").write_bytes((tmp_path / "other" / "frames.parquet").read_bytes())
+    (root / "frames.parquet").write_bytes(with_other_timestamps(root / "frames.parquet", "another"))
     assert open_cache(root).frames.equals(before)
+
+
+def test_a_scene_made_again_replaces_its_rows_in_the_frame_index(root: Path) -> None:
+    before = open_cache(root).frames
+    fingerprint = open_cache(root).manifest.fingerprint
+    (root / "frames.parquet").write_bytes(with_other_timestamps(root / "frames.parquet", fingerprint))
+    writer = open_for_writing(root, manifest_of(), SLOTS)
+    for slot in SLOTS[:2]:
+        (root / "receipts" / f"{slot.name}.parquet").unlink()
+        assert write_scene(writer, slot)
+    table, _ = read_parquet(root / "frames.parquet")
+    assert table.equals(before)
 
 
 def test_a_receipt_that_cannot_be_read_is_named(root: Path) -> None:
