@@ -182,7 +182,7 @@ def test_prism_faces_point_outwards() -> None:
 def shown_world(tmp_path_factory: pytest.TempPathFactory) -> NuScenes:
     """A few frames at the demo's picture size."""
     root = tmp_path_factory.mktemp("pictures") / "world"
-    options = WorldOptions(train_scenes=4, tune_scenes=0, val_scenes=0, frames_per_scene=3)
+    options = WorldOptions(train_scenes=9, tune_scenes=0, val_scenes=0, frames_per_scene=2)
     write_world(options, root, 1, lambda _: None)
     return NuScenes(TABLE_VERSION, str(root), verbose=False)
 

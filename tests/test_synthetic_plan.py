@@ -28,8 +28,8 @@ OPTIONS = WorldOptions()
 
 @pytest.fixture(scope="module")
 def plans() -> list[ScenePlan]:
-    """The first two scenes of each split at the demo's size."""
-    return [plan_scene(OPTIONS, name) for names in scene_names(OPTIONS).values() for name in names[:2]]
+    """The first four scenes of each split at the demo's size."""
+    return [plan_scene(OPTIONS, name) for names in scene_names(OPTIONS).values() for name in names[:4]]
 
 
 def test_the_demo_has_about_four_thousand_frames_under_official_names() -> None:
@@ -67,7 +67,7 @@ def test_speeds_spread_widely_within_each_class(plans: list[ScenePlan]) -> None:
             continue
         moving = speeds[speeds > 0]
         assert 0.15 < (speeds == 0).mean() < 0.65, name
-        assert np.quantile(moving, 0.9) > 2.5 * np.quantile(moving, 0.2), name
+        assert np.quantile(moving, 0.9) > 2 * np.quantile(moving, 0.2), name
         assert moving.max() > 0.45 * kind.top_mps, name
 
 

@@ -67,11 +67,11 @@ class _Placer:
                 return tuple(things)
             added = self._place(*sorts[number])
             failures[number] = 0 if added else failures[number] + 1
-            missing[number] -= sum(self._keyframes_in_range(thing) for thing in added)
+            missing[number] -= sum(self._keyframes_in_range(thing.lidar_poses) for thing in added)
             things += added
 
-    def _keyframes_in_range(self, thing: Thing) -> int:
-        gap = np.linalg.norm(thing.lidar_poses[:, :2] - self._lidar_xy_m, axis=1)
+    def _keyframes_in_range(self, poses: Array) -> int:
+        gap = np.linalg.norm(poses[:, :2] - self._lidar_xy_m, axis=1)
         return int((gap < SENSED_RADIUS_M).sum())
 
     def _place(self, name: str, pace: Pace) -> list[Thing]:
@@ -95,20 +95,20 @@ class _Placer:
 
     def _keep_if_free(self, blank: Thing, track: Track) -> list[Thing]:
         half_lw = blank.size_wlh_m[[1, 0]] / 2 + GAP_LW_M
-        poses = track.poses(self._times)
-        if not self._occupancy.is_free(poses, half_lw):
+        poses, at_keyframes = track.poses(self._times), track.poses(self._clock.lidar_s)
+        if not self._keyframes_in_range(at_keyframes) or not self._occupancy.is_free(poses, half_lw):
             return []
         self._occupancy.take(poses, half_lw)
         moves = track.speed.before_mps + track.speed.after_mps > 0
-        lidar_s, camera_s = self._clock.lidar_s, self._clock.camera_s
+        camera_s = self._clock.camera_s
         return [
             replace(
                 blank,
                 has_rider=KINDS[blank.name].rideable and bool(moves or self._rng.uniform() < 0.6),
                 look=int(self._rng.integers(2**31)),
-                lidar_poses=track.poses(lidar_s),
+                lidar_poses=at_keyframes,
                 camera_poses=track.poses(camera_s.ravel()).reshape(*camera_s.shape, 3),
-                speed_mps=track.speed.speed_mps(lidar_s),
+                speed_mps=track.speed.speed_mps(self._clock.lidar_s),
             )
         ]
 
