@@ -20,7 +20,9 @@ from schemas.bev_grid import BevGrid
 from schemas.preprocessing import Preprocessing
 
 PUBLISHED_EXTENT_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-DEMO_EXTENT_M = (-32.0, -32.0, -5.0, 32.0, 32.0, 3.0)
+DEMO_EXTENT_M = (-32.0, -32.0, -2.5, 32.0, 32.0, 1.5)
+"""Its four heights are the ground, one, two and three metres above it: where the synthetic world's objects are."""
+
 CAFFE_BGR = Preprocessing(color_order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
 IMAGENET_RGB = Preprocessing(color_order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -116,7 +118,9 @@ def _published_encoder(layers: int) -> EncoderConfig:
 
 
 def _demo_encoder(layers: int) -> EncoderConfig:
-    return EncoderConfig(layers=layers, heads=4, spatial_points=4, ffn_channels=128, dropout=0.0)
+    return EncoderConfig(
+        layers=layers, heads=4, spatial_points=4, ffn_channels=128, dropout=0.0, spatial_start="pillar"
+    )
 
 
 def _demo_head() -> HeadConfig:

@@ -128,6 +128,9 @@ class EncoderConfig(_Frozen):
             The published models all use (100, 100), which is the centre of Base's map only.
         shift_both_references: add the ego shift to the current BEV's reference points too, as the code that trained
             the published weights did.
+        spatial_start: how spatial cross-attention is initialised. ``published``: heads look in all directions, pixels
+            apart, at all heights alike. ``pillar``: each head looks exactly at one height of the pillar, so a cell
+            starts with its own column of the image, ordered by height; that learns in minutes.
     """
 
     layers: int = Field(default=6, ge=1)
@@ -139,6 +142,7 @@ class EncoderConfig(_Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     rotate_center: tuple[float, float] | None = None
     shift_both_references: bool = False
+    spatial_start: Literal["published", "pillar"] = "published"
 
     @model_validator(mode="after")
     def _check(self) -> "EncoderConfig":

@@ -11,6 +11,9 @@ from detectors.deformable_sampling import init_sampling, project_map, sample_def
 from detectors.reference_points import pillar_points_m, project_to_cameras
 from schemas.bev_grid import BevGrid
 
+_OWN_HEIGHT_LOGIT = 4.0
+"""Gives a head's own height nearly all of its weight, while the others can still be learned."""
+
 
 @dataclass(frozen=True, eq=False)
 class CameraFeatures:
@@ -74,6 +77,8 @@ class CameraSampling(nn.Module):
         self.attention_weights = nn.Linear(channels, samples)
         self.value_proj = nn.Linear(channels, channels)
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
+        if encoder.spatial_start == "pillar":
+            self._start_at_the_pillar()
         nn.init.xavier_uniform_(self.value_proj.weight)
         nn.init.zeros_(self.value_proj.bias)
 
@@ -101,6 +106,14 @@ class CameraSampling(nn.Module):
         ]
         gathered = torch.zeros(x.flatten(0, 1).shape, device=x.device).index_add(0, visible.cells, torch.cat(samples))
         return gathered.reshape(x.shape) / visible.cameras_per_cell[..., None]
+
+    @torch.no_grad()
+    def _start_at_the_pillar(self) -> None:
+        """Head k looks at height k mod heights, where that projects to, in every level."""
+        own = torch.arange(self.points)[None] % self.heights == torch.arange(self.heads)[:, None] % self.heights
+        logits = torch.where(own, _OWN_HEIGHT_LOGIT, 0.0)
+        self.attention_weights.bias.copy_(logits[:, None].expand(-1, self.levels, -1).flatten())
+        self.sampling_offsets.bias.zero_()
 
     def _pattern(
         self, asking: Float[Tensor, "seen channel"], visible: VisibleCells, shapes: list[torch.Size]

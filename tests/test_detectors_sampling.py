@@ -96,6 +96,18 @@ def test_sampling_offsets_start_in_eight_directions() -> None:
     assert not weights(torch.randn(1, 3)).any()
 
 
+@torch.no_grad()
+def test_pillar_start_reads_each_height_by_a_head_of_its_own() -> None:
+    published = mini_config()
+    config = published.model_copy(update={"encoder": published.encoder.model_copy(update={"spatial_start": "pillar"})})
+    sampling = CameraSampling(config)
+    x = torch.randn(1, 120, 32)
+    assert not sampling.sampling_offsets(x).any()
+    weights = sampling.attention_weights(x).reshape(120, 8, 4 * 8).softmax(-1).reshape(120, 8, 4, 2, 4).sum((2, 3))
+    own = torch.arange(8) % 4
+    assert (weights[:, torch.arange(8), own] > 0.9).all()
+
+
 def test_cells_are_row_major_with_rows_forward() -> None:
     centers = cell_centers(GRID, torch.device("cpu"))
     assert centers.shape == (6, 2)
