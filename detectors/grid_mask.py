@@ -25,10 +25,13 @@ def grid_mask(
 
 
 def _stripes(size: int, period: int, stripe: int) -> Tensor:
-    """Which rows (or columns) of the image lie in a stripe, cut from the middle of a larger canvas."""
+    """Which rows (or columns) of the image lie in a stripe, cut from the middle of a larger canvas.
+
+    As published, the canvas has as many stripes as fit it whole, wherever the first one starts.
+    """
     canvas = int(_CANVAS * size)
     phase = int(torch.randint(0, period, ()))
     place = torch.arange(canvas) - phase
-    inside = (place >= 0) & (place % period < stripe)
+    inside = (place >= 0) & (place % period < stripe) & (place // period < canvas // period)
     start = (canvas - size) // 2
     return inside[start : start + size]

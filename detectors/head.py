@@ -77,7 +77,8 @@ class BEVFormerHead(nn.Module):
 
     def _learned_start(self, batch: int) -> QueryStart:
         position, content = self.query_embedding.weight.expand(batch, -1, -1).chunk(2, dim=-1)
-        reference = self.transformer.reference_points(position).float().sigmoid()
+        with torch.autocast(position.device.type, enabled=False):
+            reference = self.transformer.reference_points(position).sigmoid()
         return QueryStart(content, position, reference)
 
     def _decode(self, bev: Float[Tensor, "batch cell channel"], start: QueryStart) -> QueryOutputs:

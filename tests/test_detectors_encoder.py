@@ -111,6 +111,7 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
         half, temporal = head.encode(cameras_of(case), can_bus_of(case), history_of(case))
         queries, _ = head.detect(half)
     assert temporal.offsets.dtype == temporal.weights.dtype == queries.boxes.dtype == torch.float32
+    assert torch.equal(queries.positions[0], head.detect(exact)[0].positions[0])  # geometry is never rounded
     # Eight bits of mantissa through three layers of order-one activations.
     assert (half.float() - exact).abs().mean() < 0.02
 
