@@ -121,10 +121,11 @@ def test_compiling_changes_nothing() -> None:
     script = [sys.executable, "-m", "tests.compiled_detector"]
     finished = subprocess.run(script, capture_output=True, text=True, cwd=REPOSITORY, timeout=200, check=False)
     assert finished.returncode == 0, finished.stderr
-    report = dict(line.split("=") for line in finished.stdout.split())
-    assert float(report["encoder_difference"]) < 1e-5
-    assert float(report["decoder_difference"]) < 1e-4
-    assert int(report["encoder_graphs"]) <= 2
+    report = [line.split("=") for line in finished.stdout.split()]
+    assert max(float(value) for name, value in report if name == "encoder_difference") < 1e-5
+    assert max(float(value) for name, value in report if name == "decoder_difference") < 1e-4
+    # One before the visible cells are listed, one after; listing them depends on the data.
+    assert max(int(value) for name, value in report if name == "encoder_graphs") == 2
 
 
 def _stack(cameras: list[CameraFeatures]) -> CameraFeatures:
