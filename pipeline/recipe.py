@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,7 +49,7 @@ class CacheRecipe(_Frozen):
     tier: Tier = "int8"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "CacheRecipe":
         if len(set(self.features)) != len(self.features):
             raise ValueError(f"features are named twice: {self.features}")
         return self
