@@ -107,7 +107,14 @@ def _constant_tables() -> dict[str, list[dict[str, Any]]]:
         "ego_pose": [],
         "instance": [],
         "log": [{"token": "log", "logfile": "", "vehicle": "n000", "date_captured": "", "location": "nowhere"}],
-        "map": [{"token": "map", "log_tokens": ["log", "a log of another version"], "category": "semantic_prior", "filename": "maps/map.png"}],
+        "map": [
+            {
+                "token": "map",
+                "log_tokens": ["log", "a log of another version"],
+                "category": "semantic_prior",
+                "filename": "maps/map.png",
+            }
+        ],
         "sample": [],
         "sample_annotation": [],
         "sample_data": [],

@@ -28,9 +28,7 @@ def test_a_labelled_version_has_a_training_and_a_validation_split(version: str, 
 
 
 def test_a_version_without_labels_has_neither() -> None:
-    with pytest.raises(
-        DataError, match=r"v1.0-test has no training split .*It has test: give --split test"
-    ):
+    with pytest.raises(DataError, match=r"v1.0-test has no training split .*It has test: give --split test"):
         training_split("v1.0-test")
     with pytest.raises(DataError, match=r"v1.0-test has no validation split of its own"):
         validation_split("v1.0-test")
