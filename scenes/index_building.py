@@ -58,6 +58,7 @@ def build_index(data_root: Path, tables: Tables, conventions: Conventions) -> Sc
     timestamp_us = integer_rows(samples, "sample", "timestamp", 1)
     scene_start = np.cumsum([0, *map(len, grouped)], dtype=np.int64)
     names = [scene["name"] for scene in scenes]
+    _check_paths(data_root, "map", tables["map"])
     motion, has_can_bus = _motion(data_root, names, scene_start, timestamp_us, conventions.without_can_bus)
     return SceneIndex(
         scene_name=text_array(names),
@@ -114,8 +115,7 @@ def _sensor_arrays(data_root: Path, tables: Tables, samples: Sequence[Row]) -> d
     camera_rows = grid[:, : len(CAMERAS)].ravel().tolist()
     cameras = [key_frames[row] for row in camera_rows]
     _check_times(key_frames, samples)
-    for row in key_frames:
-        confined_path(data_root, row["filename"])
+    _check_paths(data_root, "sample_data", key_frames)
     sizes = [integer_rows(cameras, "sample_data", field, 1) for field in ("width", "height")]
     shape = grid.shape
     return {
@@ -127,6 +127,14 @@ def _sensor_arrays(data_root: Path, tables: Tables, samples: Sequence[Row]) -> d
         "ego_translation_m": number_rows(poses, "ego_pose", "translation", (3,)).reshape(*shape, 3),
         "ego_rotation_wxyz": rotation_rows(poses, "ego_pose").reshape(*shape, 4),
     }
+
+
+def _check_paths(data_root: Path, table: str, rows: Iterable[Row]) -> None:
+    for row in rows:
+        try:
+            confined_path(data_root, row["filename"])
+        except DataError as error:
+            raise DataError(f"{table}.json, row {row['token']!r}: {error}") from error
 
 
 def _key_frames(tables: Tables, samples: Sequence[Row]) -> Sequence[Row]:

@@ -104,7 +104,8 @@ def test_paths_that_leave_the_data_root_are_refused(tmp_path: Path, path: str) -
     message = damaged(
         tmp_path / "data", lambda made: made.row("sample_data", token=f"{SAMPLE} CAM_FRONT").update(filename=path)
     )
-    assert message.startswith(f"the path {path!r} leaves the data directory {tmp_path}/data")
+    where = f"sample_data.json, row '{SAMPLE} CAM_FRONT': the path {path!r} leaves the data directory {tmp_path}/data"
+    assert message.startswith(where)
 
 
 def test_a_scene_name_that_leaves_the_data_root_is_refused(tmp_path: Path) -> None:

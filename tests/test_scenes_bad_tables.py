@@ -156,6 +156,12 @@ def test_a_map_outside_the_data_root_is_refused(tmp_path: Path) -> None:
     assert "the path '../map.png' leaves the data directory" in message
 
 
+def test_a_map_outside_the_data_root_is_refused_where_it_exists(tmp_path: Path) -> None:
+    (tmp_path / "map.png").touch()
+    message = damaged(tmp_path / "data", lambda made: made.tables["map"][0].update(filename="../map.png"))
+    assert message.startswith("map.json, row 'map': the path '../map.png' leaves the data directory")
+
+
 def test_what_only_the_devkit_minds_is_told_with_its_words(tmp_path: Path) -> None:
     """With a lidarseg.json the devkit wants a folder of labels, which is no business of ours."""
     made = make_nuscenes()
