@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from detectors.catalogue import DETECTORS, build
@@ -106,8 +106,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-        with unfinished.open("rb") as file:
+        with unfinished.open("wb") as file:  # safetensors' own writing makes files that no one else may read
+            file.write(save(tensors, metadata={"format": "pt"}))
+            file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     finally:

@@ -1,6 +1,5 @@
 """A recipe: one frozen, validated value that says all a run depends on. The shipped ones are in ``recipes.py``."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from detectors.config import BEVFormerConfig
 from scenes.synthetic.options import WorldOptions
+from scenes.whole_file import whole_file
 from schemas.errors import RecipeError
 from schemas.features import TIERS, Tier
 from train.options import TrainOptions
@@ -134,10 +134,8 @@ def as_yaml(recipe: Recipe) -> str:
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the recipe as ``folder/recipe.yaml``, atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{RECIPE_FILE}.{os.getpid()}"
-    unfinished.write_text(as_yaml(recipe), encoding="utf-8")
-    unfinished.replace(folder / RECIPE_FILE)
+    with whole_file(folder / RECIPE_FILE) as file:
+        file.write(as_yaml(recipe).encode())
 
 
 def check_tier(tier: str) -> Tier:

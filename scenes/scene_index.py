@@ -6,9 +6,6 @@ Rows are in a fixed order (scenes by name, samples by time, boxes by token), wha
 
 import dataclasses
 import hashlib
-import io
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.whole_file import whole_file
 from schemas.frames import CAMERAS
 
 Texts = NDArray[Any]
@@ -107,19 +105,8 @@ def save_index(path: Path, index: SceneIndex, key: str) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, key=text_array([key]), **{name: getattr(index, name) for name in _NAMES})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        np.savez(file, key=text_array([key]), **{name: getattr(index, name) for name in _NAMES})
 
 
 def read_index(path: Path, key: str) -> SceneIndex | None:

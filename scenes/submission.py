@@ -1,8 +1,6 @@
 """Detections as a nuScenes detection submission (JSON), by the rules of the published exporter."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.box_frames import GlobalBoxes, to_global
+from scenes.whole_file import whole_file
 from schemas.boxes import CLASS_NAMES, Boxes
 from schemas.errors import DataError
 from schemas.frames import Frame
@@ -84,15 +83,9 @@ def write_submission(path: Path, results: Mapping[str, list[dict[str, Any]]]) ->
         results: rows by sample token; every sample of the split, empty lists included.
     """
     meta = {"use_camera": True, "use_lidar": False, "use_radar": False, "use_map": False, "use_external": False}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"meta": meta, "results": results}, file, allow_nan=False)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    parts = json.JSONEncoder(allow_nan=False).iterencode({"meta": meta, "results": results})
+    with whole_file(path) as file:
+        file.writelines(part.encode() for part in parts)
 
 
 def _rows(
