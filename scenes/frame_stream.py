@@ -11,15 +11,16 @@ from schemas.preprocessing import Preprocessing
 
 
 def stream_frames(
-    frames: Iterable[Frame], data_root: Path, preprocessing: Preprocessing, threads: int = 2
+    frames: Iterable[Frame], data_root: Path, preprocessing: Preprocessing, threads: int = 2, ahead: int = 4
 ) -> Iterator[CameraInputs]:
-    """Decode frames in threads and yield them in their order; at most ``2 * threads`` wait in memory.
+    """Decode frames in threads and yield them in their order.
 
     Args:
         frames: the keyframes.
         data_root: the nuScenes directory.
         preprocessing: of the detector that will see the images.
         threads: decoding threads.
+        ahead: frames in preparation, or waiting in memory.
 
     Raises:
         DataError: an image is not what the tables say; frames before it have been yielded.
@@ -29,7 +30,7 @@ def stream_frames(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="frame-decoder")
     try:
         while True:
-            while len(pending) < 2 * threads and (frame := next(coming, None)) is not None:
+            while len(pending) < ahead and (frame := next(coming, None)) is not None:
                 pending.append(pool.submit(load_inputs, frame, data_root, preprocessing))
             if not pending:
                 return

@@ -1,16 +1,16 @@
 """Run a detector over whole scenes, frame by frame with its memory, as it is scored and as it would drive."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
 from detectors.bevformer import BEVFormer
 from detectors.inputs import batch_of
 from detectors.outputs import TemporalState
-from scenes.images import load_inputs
+from scenes.frame_stream import stream_frames
 from scenes.scene_tables import SceneTables
 from schemas.boxes import Boxes
 from schemas.frames import CameraInputs
@@ -109,23 +109,12 @@ def side_by_side(scenes: Sequence[Sequence[str]], width: int) -> Iterator[Tick]:
 
 
 def _decoded(
-    ticks: Iterator[Tick], detector: BEVFormer, tables: SceneTables, options: InferenceOptions
+    ticks: Iterable[Tick], detector: BEVFormer, tables: SceneTables, options: InferenceOptions
 ) -> Iterator[tuple[Tick, list[CameraInputs]]]:
     """Each tick with its decoded frames, decoded a few ticks ahead."""
-    preprocessing = detector.config.preprocessing
-
-    def load(token: str) -> CameraInputs:
-        return load_inputs(tables.frame(token), tables.data_root, preprocessing)
-
-    pending: deque[tuple[Tick, list[Future[CameraInputs]]]] = deque()
-    decoders = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="image-decoder")
-    try:
-        for tick in ticks:
-            pending.append((tick, [decoders.submit(load, token) for token in tick.sample_tokens]))
-            if len(pending) > options.look_ahead:
-                ready, futures = pending.popleft()
-                yield ready, [future.result() for future in futures]
-        for ready, futures in pending:
-            yield ready, [future.result() for future in futures]
-    finally:
-        decoders.shutdown(wait=True, cancel_futures=True)
+    ticks = tuple(ticks)
+    frames = (tables.frame(token) for tick in ticks for token in tick.sample_tokens)
+    ahead = (1 + options.look_ahead) * options.scenes_per_batch
+    inputs = stream_frames(frames, tables.data_root, detector.config.preprocessing, options.decode_threads, ahead)
+    for tick in ticks:
+        yield tick, list(islice(inputs, len(tick.sample_tokens)))
