@@ -75,12 +75,11 @@ class TrainingRun:
 
 
 def check_run(run: TrainingRun) -> None:
-    """Refuse what cannot work, before anything is computed or written.
+    """Refuse what cannot work whatever the distillers, before anything is computed or written.
 
     Raises:
-        CacheError: the cache was made from other tables, for other classes or another extent, by an untrained
-            teacher, or lacks a scene or feature that is needed.
-        RecipeError: a precision that the device does not have, or a distiller without a cache.
+        CacheError: the cache was made by an untrained teacher.
+        RecipeError: a precision that the device does not have.
     """
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
@@ -96,14 +95,15 @@ def check_run(run: TrainingRun) -> None:
             "which nothing can be learnt. Make one with a trained teacher: make cache-teacher CHECKPOINT=<weights> "
             'CACHE=<another folder>; or, for a dry run, give ARGS="--allow-untrained-teacher"'
         )
-    run.cache.require_scenes(run.scene_names)
 
 
 def distillers_of(run: TrainingRun) -> DistillerSet:
     """The run's distillers, sized for its student and its cache.
 
     Raises:
-        CacheError, RecipeError: as ``check_run``.
+        CacheError: the cache was made from other tables, for other classes or another extent, or lacks a feature that
+            is needed.
+        RecipeError: a distiller without a cache, or one that cannot work with it.
     """
     if not run.reads_cache or run.cache is None:
         return build_distillers(run.options.distillation, None)
@@ -123,9 +123,11 @@ def clip_plan(run: TrainingRun) -> ClipPlan:
     """The run's sequence of clips: from the cache's frame index, or from the tables where no cache is read.
 
     Raises:
+        CacheError: the cache lacks a scene that is trained on.
         DataError: no frame has both images and labels.
     """
     if run.reads_cache and run.cache is not None:
+        run.cache.require_scenes(run.scene_names)
         frames = run.cache.frames.filter(compute.field("scene_name").isin(list(run.scene_names)))
     else:
         frames = pa.concat_tables([frame_table(run.tables.frames(name)) for name in run.scene_names])
