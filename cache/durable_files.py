@@ -81,6 +81,8 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
 def _advice(error: OSError, path: Path) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"Expected to be allowed to use {path}: mend its permissions, or choose another folder with CACHE=..."
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        return f"Expected a folder, or nothing yet, at {path}: name another place with CACHE=..."
     return (
         f"{_free_space(path)} Nothing half-written is visible and finished scenes are untouched: "
         "mend the disk (or choose another folder with CACHE=...) and run the same command again to continue."

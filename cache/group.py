@@ -68,6 +68,8 @@ def read_group(layout: CacheLayout) -> CacheGroup:
     """
     path = layout.group_document
     with disk_errors("opening the cache", path):
+        if layout.root.exists() and not layout.root.is_dir():
+            raise CacheError(f"{layout.root} is a file; a teacher cache is a folder: name one with CACHE=...")
         if not path.exists():
             raise CacheError(
                 f"there is no teacher cache at {layout.root}: make one with make cache-teacher CACHE={layout.root}, "

@@ -92,8 +92,9 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
     except OSError as error:
         existing = next(folder for folder in [path, *path.parents] if folder.exists())
         raise UserError(
-            f"{doing} failed: {error} ({path}; {shutil.disk_usage(existing).free / 1e9:.2f} "
-            "GB are free there). Mend the disk or choose another folder with OUT=...; what was saved before is whole."
+            f"{doing} failed: {error.strerror or error} ({error.filename or path}; "
+            f"{shutil.disk_usage(existing).free / 1e9:.2f} GB are free there). Mend that place or its permissions, or "
+            "choose another folder with OUT=...; what was saved before is whole."
         ) from error
 
 
