@@ -55,7 +55,7 @@ def demo_teacher(
         from pipeline.teacher import open_device
 
         chosen = with_training(load_recipe(recipe, assignments), "teacher", seed)
-        choice = DataChoice(data, version, split, options.comma_separated(scenes))
+        choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
         train_demo_teacher(chosen, choice, out or teacher_folder(chosen), open_device(device), max_steps)
 
 
@@ -84,8 +84,8 @@ def cache_teacher(
         from pipeline.recipes import load_recipe, with_cache
         from pipeline.teacher import WeightsSource, load_teacher, open_device
 
-        chosen = with_cache(load_recipe(recipe, assignments), options.comma_separated(arrays), tier)
-        choice = DataChoice(data, version, split, options.comma_separated(scenes))
+        chosen = with_cache(load_recipe(recipe, assignments), options.comma_separated("--arrays", arrays), tier)
+        choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
         where = open_device(device)
         if checkpoint is None and not untrained:
             checkpoint = teacher_checkpoint(chosen, choice, where)
@@ -120,17 +120,19 @@ def train_student(
         from pipeline.teacher import open_device
         from pipeline.train_student import StudentJob, train_student
 
-        chosen = with_distillers(load_recipe(recipe, assignments), options.comma_separated(distiller))
+        chosen = with_distillers(load_recipe(recipe, assignments), options.comma_separated("--distiller", distiller))
         chosen = with_training(chosen, "student", seed)
-        choice = DataChoice(data, version, split, options.comma_separated(scenes))
+        choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
+        where = open_device(device)
         if cache is None and data is None:
-            make_missing_cache(chosen, recipe, assignments or [])
+            sets = [part for assignment in assignments or [] for part in ("--set", assignment)]
+            make_missing_cache(chosen, ["--recipe", recipe, "--device", device, *sets], choice.scenes)
         job = StudentJob(
             recipe=chosen,
             choice=choice,
             cache_path=cache or cache_folder(chosen),
             out=out or student_folder(chosen),
-            device=open_device(device),
+            device=where,
             allow_untrained_teacher=allow_untrained_teacher,
             max_steps=max_steps,
         )
@@ -181,7 +183,7 @@ def view_cache(
         from pipeline.view_cache import view_cache
 
         chosen = load_recipe(recipe, assignments)
-        choice = DataChoice(data, version, None, options.comma_separated(scenes))
+        choice = DataChoice(data, version, None, options.comma_separated("--scenes", scenes))
         view_cache(chosen, cache or cache_folder(chosen), choice, out)
 
 

@@ -14,7 +14,7 @@ from train.run import TrainingRun
 
 
 def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device) -> Path | None:
-    """The weights of a teacher that the recipe trains itself, trained now if they are missing.
+    """The weights of a teacher that the recipe trains itself, trained now on the training split if they are missing.
 
     Returns:
         The weights, or None when the recipe expects published ones.
@@ -24,8 +24,8 @@ def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device)
     finished = teacher_weights(teacher_folder(recipe))
     if not finished.exists():
         console.print("The demo's teacher is not trained yet: running `make demo-teacher` first.", style="bold")
-        everything = DataChoice(choice.data, choice.version, choice.split)
-        train_demo_teacher(recipe, everything, teacher_folder(recipe), device, None)
+        training_data = DataChoice(choice.data, choice.version)  # whatever split is cached, never train on val
+        train_demo_teacher(recipe, training_data, teacher_folder(recipe), device, None)
     return finished
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from schemas.errors import RecipeError
+
 RecipeOption = Annotated[
     str, typer.Option("--recipe", help="Name of a shipped recipe, or a recipe.yaml.", metavar="NAME|FILE.yaml")
 ]
@@ -58,6 +60,15 @@ MaxStepsOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and clip order.", metavar="N")]
 
 
-def comma_separated(text: str | None) -> tuple[str, ...]:
-    """The parts of ``a,b``; none for None."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def comma_separated(option: str, text: str | None) -> tuple[str, ...]:
+    """The parts of ``a,b``; none when the option was not given.
+
+    Raises:
+        RecipeError: it was given, and names nothing or something twice; nothing would silently mean everything.
+    """
+    if text is None:
+        return ()
+    parts = tuple(part.strip() for part in text.split(","))
+    if "" in parts or len(set(parts)) < len(parts):
+        raise RecipeError(f"{option} {text!r}: expected names separated by commas, each once; or leave the option out.")
+    return parts

@@ -44,7 +44,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         outcome = train(run, on_step, max_steps)
     if outcome.interrupted:
         raise KeyboardInterrupt
-    console.print(f"{title}: {outcome.step} steps done, weights in {outcome.weights}", soft_wrap=True)
+    console.print(f"{title}: {outcome.step} steps done in {run.out}", soft_wrap=True)
     return outcome
 
 
