@@ -74,9 +74,11 @@ class Tracker:
             self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if kind is not None and self._done == 0:
+            return  # refused before it began: the error alone is what matters
         elapsed = time.monotonic() - self._started
         console.print(f"{self._title}: {self._done}/{self._total} {self._unit} in {elapsed:.1f} s", soft_wrap=True)
 

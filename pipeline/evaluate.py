@@ -13,10 +13,11 @@ from detectors.weights import load_weights
 from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice, open_data
 from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, write_recipe
 from scenes.evaluation import Score, evaluate, require_labels
 from scenes.scene_tables import SceneTables
 from scenes.splits import validation_split
+from scenes.whole_file import whole_file
 from schemas.errors import CheckpointError
 from train.inference import InferenceOptions, detect
 from train.options import Precision
@@ -71,14 +72,10 @@ def evaluate_checkpoint(
     require_labels(tables, split)
     detector = build(part.detector)
     console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
+    folder = out or weights.parent / f"evaluation-{model}"
+    write_recipe(recipe, folder)  # now, so that a folder that cannot be written is told before hours of inference
     precision: Precision = "float32" if part.training is None else part.training.precision
-    evaluation = Evaluation(
-        tables=tables,
-        split=split,
-        precision=precision,
-        device=device,
-        out=out or weights.parent / f"evaluation-{model}",
-    )
+    evaluation = Evaluation(tables, split, precision, device, folder)
     return score_detector(part.name, detector.to(device), evaluation)
 
 
@@ -97,7 +94,8 @@ def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Sc
     with Tracker(f"evaluate {name} on {split}", total, "frames") as tracker:
         detections = detect(detector, tables, names, options, lambda _token: tracker.advance())
     score = evaluate(detections, tables, split, evaluation.out)
-    (evaluation.out / SCORE_FILE).write_text(json.dumps(score.as_dict(), indent=2), encoding="utf-8")
+    with whole_file(evaluation.out / SCORE_FILE) as file:
+        file.write(json.dumps(score.as_dict(), indent=2).encode())
     print_score(name, score)
     console.print(f"Submission and scores in {evaluation.out}", soft_wrap=True)
     return score

@@ -22,7 +22,10 @@ def told_clearly(interrupted: str) -> Iterator[None]:
         _fail(str(error))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _fail(f"The operating system refused: {error.strerror or error}{where}.")
+        _fail(
+            f"The operating system refused: {error.strerror or error}{where}. "
+            "Mend that place or its permissions, or name another, and run the same command again."
+        )
     except KeyboardInterrupt:
         _fail(f"Interrupted. {interrupted}")
 

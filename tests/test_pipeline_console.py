@@ -15,6 +15,20 @@ def test_a_tracker_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> Non
     assert "cache-teacher: 3/3 frames in " in capsys.readouterr().out
 
 
+def test_a_task_refused_before_it_began_says_nothing_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError), Tracker("cache-teacher", 3, "frames"):
+        raise DataError("no such scene")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_task_that_failed_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker("cache-teacher", 3, "frames")
+    tracker.advance()
+    with pytest.raises(DataError), tracker:
+        raise DataError("the image is torn")
+    assert "cache-teacher: 1/3 frames in " in capsys.readouterr().out
+
+
 def test_a_table_shows_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("Score", ("class", "AP"), [("car", "0.50")])
     printed = capsys.readouterr().out
@@ -28,7 +42,8 @@ def test_a_table_shows_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
         (DataError("scene-0001: the image is torn."), "error: scene-0001: the image is torn."),
         (
             PermissionError(13, "Permission denied", "/data"),
-            "error: The operating system refused: Permission denied (/data).",
+            "error: The operating system refused: Permission denied (/data). "
+            "Mend that place or its permissions, or name another, and run the same command again.",
         ),
         (KeyboardInterrupt(), "error: Interrupted. Run it again."),
     ],
