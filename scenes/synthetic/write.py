@@ -3,9 +3,9 @@
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -91,16 +91,24 @@ def _write_scenes(
         _collect(names, map(record, names), folder, on_scene)
         return
     spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawning, initializer=_leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawning) as pool:
         try:
-            _collect(names, pool.map(record, names), folder, on_scene)
+            with _interrupts_held_back():
+                results = pool.map(record, names)
+            _collect(names, results, folder, on_scene)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends. Processes begun in it never see it: a terminal sends it to them too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(
