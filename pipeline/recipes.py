@@ -43,15 +43,15 @@ def demo() -> Recipe:
     """
     return Recipe(
         name="demo",
-        world=WorldOptions(train_scenes=60, tune_scenes=0, val_scenes=15, frames_per_scene=20),
+        world=WorldOptions(train_scenes=80, tune_scenes=0, val_scenes=15, frames_per_scene=20),
         teacher=TeacherRecipe(
             name="demo-teacher",
             detector=demo_teacher(),
             training=TrainOptions(
-                steps=900,
+                steps=1200,
                 batch_size=4,
                 clips=ClipOptions(length=3),
-                history_from_step=600,
+                history_from_step=800,
                 precision="bfloat16",
                 optimizer=OptimizerOptions(lr=3e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=100,
@@ -62,10 +62,10 @@ def demo() -> Recipe:
             name="demo-student",
             detector=demo_student(),
             training=TrainOptions(
-                steps=500,
+                steps=600,
                 batch_size=4,
                 clips=ClipOptions(length=2),
-                history_from_step=350,
+                history_from_step=400,
                 precision="bfloat16",
                 distillation=DistillationOptions(names=("fd3d-heatmap",)),
                 optimizer=OptimizerOptions(lr=3e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
