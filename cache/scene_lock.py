@@ -2,7 +2,7 @@
 
 It holds between processes of one machine on any local file system. Between machines the file system must pass
 ``flock`` on: NFSv4 and Lustre (mounted with ``flock``) do; NFSv3 needs its lock daemon. Where it does not, let
-no two machines write the same scene: ``--part i/n`` gives each its own.
+no two machines write the same scene: give each its own with ``--scenes``.
 Lock files are never removed, because a lock on a removed file excludes nobody.
 """
 

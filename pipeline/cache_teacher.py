@@ -27,8 +27,7 @@ from schemas.errors import CacheError, RecipeError, UserError
 from schemas.features import FeatureSpec, frame_bytes
 from schemas.frame_index import frame_table
 from schemas.manifest import DatasetIdentity, Manifest
-
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+from train.learner import autocast
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def cache_scene(job: CacheJob, name: str, tracker: Tracker) -> None:
     previous = None
     with job.writer.scene(name) as scene:
         for inputs in inputs_in_order:
-            with torch.inference_mode(), _precision(job):
+            with torch.inference_mode(), autocast(job.device, job.manifest.precision):
                 features, previous = job.teacher.detector.features(batch_of([inputs]).to(job.device), previous)
                 values = job.teacher.detector.cacheable(features, 0)
             scene.append(_on_host(values, wanted))
@@ -190,11 +189,6 @@ def summarise(job: CacheJob, names: Sequence[str], failures: Mapping[str, str]) 
     )
     for name, reason in failures.items():
         console.print(f"missing: {name}: {reason}", style="red", soft_wrap=True)
-
-
-def _precision(job: CacheJob) -> torch.autocast:
-    dtype = _AUTOCAST.get(job.manifest.precision)
-    return torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def _on_host(values: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
