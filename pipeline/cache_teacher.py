@@ -181,7 +181,7 @@ def summarise(job: CacheJob, names: Sequence[str], failures: Mapping[str, str]) 
             ("teacher", job.manifest.teacher.name + (" (untrained)" if job.manifest.teacher.untrained else "")),
             ("scenes", f"{sum(name in committed for name in names)} of {len(names)}"),
             ("frames", str(frames)),
-            ("size", f"{size_bytes / 1e9:.2f} GB, {size_bytes / max(frames, 1) / 1e6:.2f} MB a frame"),
+            ("size", f"{size_bytes / 1e9:.3g} GB, {size_bytes / max(frames, 1) / 1e6:.3g} MB a frame"),
             ("features", ", ".join(spec.name for spec in job.manifest.features)),
             ("tier", job.manifest.tier),
             ("fingerprint", job.manifest.fingerprint[:16]),

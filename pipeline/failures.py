@@ -26,6 +26,13 @@ def told_clearly(interrupted: str) -> Iterator[None]:
             f"The operating system refused: {error.strerror or error}{where}. "
             "Mend that place or its permissions, or name another, and run the same command again."
         )
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _fail(
+            f"The device ran out of memory: {str(error).splitlines()[0]} Use smaller batches, for example "
+            "--set student.training.batch_size=1, a smaller detector, or --device cpu."
+        )
     except KeyboardInterrupt:
         _fail(f"Interrupted. {interrupted}")
 

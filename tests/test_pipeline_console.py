@@ -1,6 +1,7 @@
 """What the programs print, and how they end."""
 
 import pytest
+import torch
 import typer
 
 from pipeline.console import Tracker, print_table
@@ -45,6 +46,11 @@ def test_a_table_shows_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
             "error: The operating system refused: Permission denied (/data). "
             "Mend that place or its permissions, or name another, and run the same command again.",
         ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nMore."),
+            "error: The device ran out of memory: CUDA out of memory. Tried to allocate 1 GiB. Use smaller batches, "
+            "for example --set student.training.batch_size=1, a smaller detector, or --device cpu.",
+        ),
         (KeyboardInterrupt(), "error: Interrupted. Run it again."),
     ],
 )
@@ -58,5 +64,5 @@ def test_a_foreseeable_failure_is_one_message_and_status_1(
 
 
 def test_a_defect_of_ours_is_not_hidden() -> None:
-    with pytest.raises(AssertionError), told_clearly("Run it again."):
-        raise AssertionError("an invariant broke")
+    with pytest.raises(RuntimeError, match="an invariant broke"), told_clearly("Run it again."):
+        raise RuntimeError("an invariant broke")
