@@ -1,7 +1,8 @@
 """The training loop: take a batch, step, log, save.
 
 Ctrl-C and errors that the user can mend end a run with its last whole step saved; after a kill or a defect, the last
-periodic checkpoint stands, for a step may have been half done. It prints nothing: ``on_step`` is told of every step, and the caller draws.
+periodic checkpoint stands, for a step may have been half done. The loop prints nothing: ``on_step`` is told of every
+step, and the caller draws.
 """
 
 from collections.abc import Callable, Iterator
