@@ -171,7 +171,8 @@ def _tensors_in(content: object, path: Path) -> dict[str, Tensor]:
         name, value = next((name, value) for name, value in state_dict.items() if not isinstance(value, Tensor))
         raise CheckpointError(
             f"{path}: expected every entry to be a tensor, but {name!r} is {type(value).__name__}. "
-            "If the weights lie deeper in this file, save them again as {'state_dict': weights}."
+            "If it is a run's last.pt, give weights.safetensors beside it; if the weights lie deeper in this file, "
+            "save them again as {'state_dict': weights}."
         )
     return tensors
 
