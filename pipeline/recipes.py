@@ -48,10 +48,10 @@ def demo() -> Recipe:
             name="demo-teacher",
             detector=demo_teacher(),
             training=TrainOptions(
-                steps=1200,
+                steps=1000,
                 batch_size=4,
                 clips=ClipOptions(length=3),
-                history_from_step=800,
+                history_from_step=700,
                 precision="bfloat16",
                 optimizer=OptimizerOptions(lr=3e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=100,
