@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def dry_run(*arguments: str, **environment: str) -> str:
     """The last command that make would run."""
     done = subprocess.run(
-        ["make", "-n", *arguments],
+        ["make", "-n", "--no-print-directory", *arguments],
         cwd=REPOSITORY,
         env=os.environ | {"MAKEFLAGS": ""} | environment,
         capture_output=True,
