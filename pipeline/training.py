@@ -50,5 +50,9 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
 
 def _note(report: StepReport) -> str:
     waited = report.seconds["data"] / max(sum(report.seconds.values()), 1e-9)
-    terms = ", ".join(f"{name} {value:.3f}" for name, value in report.terms.items() if "/" in name)
-    return f"loss {report.loss:.3f}" + (f" ({terms})" if terms else "") + f", {waited:.0%} waiting for data"
+    sums: dict[str, float] = {}
+    for name, value in report.terms.items():
+        source = name.partition("/")[0]
+        sums[source] = sums.get(source, 0.0) + value
+    parts = ", ".join(f"{source} {value:.2f}" for source, value in sums.items())
+    return f"loss {report.loss:.2f} ({parts}), {waited:.0%} waiting for data"
