@@ -62,10 +62,7 @@ def cache_teacher(recipe: Recipe, teacher: Teacher, choice: DataChoice, cache_pa
     split = chosen_split(tables, choice)
     names = chosen_scenes(tables, split, choice.scenes)
     manifest = describe(recipe, teacher, tables, split, device)
-    slots = [
-        SceneSlot(name, tables.frames(name)[0].scene_token, tables.scene_length(name))
-        for name in tables.scene_names(split)
-    ]
+    slots = [SceneSlot(name, tables.scene_token(name), tables.scene_length(name)) for name in tables.scene_names(split)]
     writer = open_for_writing(cache_path, manifest, slots)
     write_recipe(recipe, cache_path)
     writer.write_parameters(teacher.inheritable())

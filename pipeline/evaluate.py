@@ -22,7 +22,6 @@ from schemas.errors import CheckpointError
 from train.inference import InferenceOptions, detect
 from train.options import Precision
 
-_SCENES_SIDE_BY_SIDE = 4
 SCORE_FILE = "score.json"
 
 
@@ -87,9 +86,7 @@ def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Sc
     """
     tables, split = evaluation.tables, evaluation.split
     names = tables.scene_names(split)
-    options = InferenceOptions(
-        device=evaluation.device, precision=evaluation.precision, scenes_per_batch=_SCENES_SIDE_BY_SIDE
-    )
+    options = InferenceOptions(device=evaluation.device, precision=evaluation.precision)
     total = sum(tables.scene_length(scene) for scene in names)
     with Tracker(f"evaluate {name} on {split}", total, "frames") as tracker:
         detections = detect(detector, tables, names, options, lambda _token: tracker.advance())

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from detectors.catalogue import DETECTORS
 from detectors.config import BEVFormerConfig
 from scenes.synthetic.options import WorldOptions
 from scenes.whole_file import whole_file
@@ -21,18 +22,30 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _from_catalogue(detector: object) -> object:
+    """A detector may be named instead of spelled out; its configuration is what the recipe then holds."""
+    if not isinstance(detector, str):
+        return detector
+    if detector not in DETECTORS:
+        raise ValueError(f"no detector {detector!r} in the catalogue; it has {', '.join(DETECTORS)}")
+    return DETECTORS[detector]()
+
+
+Detector = Annotated[BEVFormerConfig, BeforeValidator(_from_catalogue)]
+
+
 class TeacherRecipe(_Frozen):
     """The network that fills the cache.
 
     Attributes:
         name: what the manifest calls it.
-        detector: its architecture and preprocessing.
+        detector: its architecture and preprocessing, or its name in ``detectors/catalogue.py``.
         precision: of the forward pass; geometry is float32 in any case.
         training: how ``make demo-teacher`` trains it from ground truth; None where published weights exist.
     """
 
     name: str
-    detector: BEVFormerConfig
+    detector: Detector
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     training: TrainOptions | None = None
 
@@ -60,12 +73,12 @@ class StudentRecipe(_Frozen):
 
     Attributes:
         name: what tables call it.
-        detector: its architecture and preprocessing.
+        detector: its architecture and preprocessing, or its name in ``detectors/catalogue.py``.
         training: the loop's options, the distillers among them.
     """
 
     name: str
-    detector: BEVFormerConfig
+    detector: Detector
     training: TrainOptions
 
 

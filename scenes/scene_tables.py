@@ -84,6 +84,15 @@ class SceneTables:
         """
         return len(self.sample_tokens(scene_name))
 
+    def scene_token(self, scene_name: str) -> str:
+        """Token of a scene.
+
+        Raises:
+            DataError: no such scene.
+        """
+        token: bytes = self._index.scene_token[self._number_of(scene_name)]
+        return token.decode()
+
     def sample_tokens(self, scene_name: str) -> tuple[str, ...]:
         """Sample tokens of a scene in time order.
 
@@ -118,7 +127,7 @@ class SceneTables:
     def _sample_rows(self) -> dict[str, int]:
         return {token.decode(): row for row, token in enumerate(self._index.sample_token)}
 
-    def _rows_of(self, scene_name: str) -> slice:
+    def _number_of(self, scene_name: str) -> int:
         number = self._scene_numbers.get(scene_name)
         if number is None:
             some = ", ".join(list(self._scene_numbers)[:5])
@@ -126,6 +135,10 @@ class SceneTables:
                 f"scene {scene_name!r} is not among the {len(self._scene_numbers)} scenes of {self.version} in "
                 f"{self.data_root} ({some}, ...): check --scenes and --version."
             )
+        return number
+
+    def _rows_of(self, scene_name: str) -> slice:
+        number = self._number_of(scene_name)
         start, stop = self._index.scene_start[number : number + 2].tolist()
         return slice(start, stop)
 

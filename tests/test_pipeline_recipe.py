@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from detectors.catalogue import DETECTORS
 from pipeline.recipe import override, read_recipe, write_recipe
 from pipeline.recipes import RECIPES, load_recipe, with_cache, with_distillers, with_training
 from schemas.errors import RecipeError
@@ -37,6 +38,11 @@ def test_a_value_is_overridden_by_its_dotted_key() -> None:
     assert recipe.student.training.optimizer.lr == 0.001
 
 
+def test_a_detector_is_chosen_from_the_catalogue_by_name() -> None:
+    recipe = override(load_recipe("bevformer-base"), ["student.detector=bevformer-small"])
+    assert recipe.student.detector == DETECTORS["bevformer-small"]()
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -47,6 +53,7 @@ def test_a_value_is_overridden_by_its_dotted_key() -> None:
         ("cache.tier=int7", "cache.tier: Input should be 'int8', 'float16' or 'archive'"),
         ("cache.tier=[", "not readable as YAML"),
         ("teacher.detector.encoder.heads=7", "must be a multiple of 2 and of the heads (7)"),
+        ("student.detector=resnet", "no detector 'resnet' in the catalogue; it has bevformer-base, bevformer-small"),
         ("student.training.steps=0", "student.training.steps: Input should be greater than or equal to 1"),
     ],
 )

@@ -54,6 +54,7 @@ def test_frames_come_in_time_order_with_six_cameras_in_bevformer_order(made_root
         assert sorted(frame.boxes.labels.tolist()) == list(range(len(CLASS_NAMES)))
     assert len(frame_table(frames)) == 3
     assert tables.scene_length(VAL) == 3
+    assert tables.scene_token(VAL) == tables.frames(VAL)[0].scene_token
     assert tables.sample_tokens(VAL) == tuple(frame.sample_token for frame in frames)
 
 
