@@ -44,7 +44,10 @@ ArraysOption = Annotated[
     str | None, typer.Option("--arrays", help="Features to cache. Default: the recipe's.", metavar="bev,query_boxes")
 ]
 TierOption = Annotated[
-    str | None, typer.Option("--tier", help="Precision of the store: int8 or float16.", metavar="int8|float16")
+    str | None,
+    typer.Option(
+        "--tier", help="How BEV features are stored; archive is int8, compressed.", metavar="int8|float16|archive"
+    ),
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="The teacher cache. Default: out/<recipe>/teacher-cache.", metavar="DIR")
