@@ -4,7 +4,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_sampling, project_to_map, sample_deformable
+from detectors.deformable_sampling import init_projections, init_sampling, project_to_map, sample_deformable
 from detectors.feed_forward import FeedForward
 
 
@@ -42,9 +42,7 @@ class BevCrossAttention(nn.Module):
         self.output_proj = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(decoder.dropout)
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
-        for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        init_projections(self.value_proj, self.output_proj)
 
     def forward(
         self,

@@ -71,3 +71,10 @@ def init_sampling(offsets: nn.Linear, weights: nn.Linear, heads: int, points: in
         offsets.bias.copy_(pattern.expand(heads, groups, points, 2).flatten())
         weights.weight.zero_()
         weights.bias.zero_()
+
+
+def init_projections(*projections: nn.Linear) -> None:
+    """Start the layers around the sampling as published: Xavier-uniform weights, no bias."""
+    for projection in projections:
+        nn.init.xavier_uniform_(projection.weight)
+        nn.init.zeros_(projection.bias)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_sampling, project_map, sample_deformable
+from detectors.deformable_sampling import init_projections, init_sampling, project_map, sample_deformable
 from detectors.reference_points import pillar_points_m, project_to_cameras
 from schemas.bev_grid import BevGrid
 
@@ -79,8 +79,7 @@ class CameraSampling(nn.Module):
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
         if encoder.spatial_start == "pillar":
             self._start_at_the_pillar()
-        nn.init.xavier_uniform_(self.value_proj.weight)
-        nn.init.zeros_(self.value_proj.bias)
+        init_projections(self.value_proj)
 
     def forward(
         self,
@@ -136,8 +135,7 @@ class SpatialCrossAttention(nn.Module):
         self.deformable_attention = CameraSampling(config)
         self.output_proj = nn.Linear(config.embed_dims, config.embed_dims)
         self.dropout = nn.Dropout(config.encoder.dropout)
-        nn.init.xavier_uniform_(self.output_proj.weight)
-        nn.init.zeros_(self.output_proj.bias)
+        init_projections(self.output_proj)
 
     def forward(
         self,

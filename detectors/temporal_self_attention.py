@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_sampling, project_to_map, sample_deformable
+from detectors.deformable_sampling import init_projections, init_sampling, project_to_map, sample_deformable
 from detectors.ego_motion import BevHistory
 from detectors.outputs import TemporalAttention
 from detectors.reference_points import cell_centers
@@ -76,9 +76,7 @@ class TemporalSelfAttention(nn.Module):
         self.output_proj = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(config.encoder.dropout)
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
-        for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        init_projections(self.value_proj, self.output_proj)
 
     def forward(
         self,
