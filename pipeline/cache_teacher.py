@@ -67,7 +67,8 @@ def cache_teacher(recipe: Recipe, teacher: Teacher, choice: DataChoice, cache_pa
     write_recipe(recipe, cache_path)
     writer.write_parameters(teacher.inheritable())
     job = CacheJob(teacher, tables, writer, manifest, device)
-    waiting = [name for name in names if name not in writer.committed()]
+    committed = writer.committed()
+    waiting = [name for name in names if name not in committed]
     there = f" ({len(names) - len(waiting)} are there already)" if len(waiting) < len(names) else ""
     title = f"Caching {len(waiting)} of {len(names)} scenes of {split} in {cache_path}{there}"
     console.print(title, style="bold", soft_wrap=True)
@@ -153,7 +154,6 @@ def cache_scene(job: CacheJob, name: str, tracker: Tracker) -> None:
     """Stream one scene through the teacher, in time order, and commit it."""
     frames = job.tables.frames(name)
     wanted = [spec.name for spec in job.manifest.features]
-
     inputs_in_order = stream_frames(frames, job.tables.data_root, job.manifest.preprocessing)
     previous = None
     with job.writer.scene(name) as scene:
@@ -169,7 +169,7 @@ def cache_scene(job: CacheJob, name: str, tracker: Tracker) -> None:
 def summarise(job: CacheJob, names: Sequence[str], failures: Mapping[str, str]) -> None:
     """Print what the cache holds now, and what failed."""
     committed = job.writer.committed()
-    frames = sum(job.tables.scene_length(name) for name in names if name in committed)
+    frames = sum(job.tables.scene_length(name) for name in committed)
     size_bytes = sum(path.stat().st_size for path in job.writer.path.glob("*/c.*") if path.is_file())
     print_table(
         f"Cache {job.writer.path}",

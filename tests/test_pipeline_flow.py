@@ -86,6 +86,8 @@ def test_scenes_narrow_both_stages(program: Program) -> None:
     refused = program.refused("train-student", "--allow-untrained-teacher")
     assert second in refused
     assert "make cache-teacher" in refused
+    printed = program.succeeded("cache-teacher", "--untrained", "--scenes", second)
+    assert "frames │ 8 │" in printed, "the size beside it is that of the whole cache"
     assert "on 1 scenes" in program.succeeded("train-student", "--allow-untrained-teacher", "--scenes", first)
 
 
