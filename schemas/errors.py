@@ -16,6 +16,10 @@ class CacheError(UserError):
     """The teacher cache is absent, foreign, incomplete or damaged for what was asked of it."""
 
 
+class DiskError(CacheError):
+    """The disk or the file system refuses: whatever is tried next will most likely fail as well."""
+
+
 class CheckpointError(UserError):
     """A weights or checkpoint file does not fit the detector or the run."""
 
