@@ -11,9 +11,18 @@ def damaged(scene_name: str, what: str, path: Path) -> CacheError:
     Args:
         scene_name: the scene concerned.
         what: array, step, expected and found, in words.
-        path: the damaged file.
+        path: the damaged file: a receipt, or a shard in its array's folder.
     """
-    return CacheError(
-        f"the cache is damaged: scene {scene_name}, {what} ({path}). To make this scene again, remove "
-        f"receipts/{scene_name}.parquet from the cache and repeat the make cache-teacher command that filled it"
+    return CacheError(f"the cache is damaged: scene {scene_name}, {what} ({path}). {how_to_repair(path.parent.parent)}")
+
+
+def how_to_repair(root: Path) -> str:
+    """The commands that mend a damaged cache.
+
+    Args:
+        root: the cache folder.
+    """
+    return (
+        f"Drop what is damaged with make repair-cache CACHE={root}, "
+        "then repeat the make cache-teacher command that filled the cache, which makes just that again"
     )
