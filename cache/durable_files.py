@@ -10,14 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import CacheError
+from schemas.errors import DiskError
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write everything: a single ``write`` may stop short, at 2 GiB or on a disk that is nearly full."""
+    """Write everything: a single ``write`` may stop short, at 2 GiB or on a disk that is nearly full.
+
+    Raises:
+        OSError: the disk refused, or takes nothing any more without saying why.
+    """
     rest = memoryview(data)
     while len(rest) > 0:
-        rest = rest[os.write(descriptor, rest) :]
+        count = os.write(descriptor, rest)
+        if count == 0:
+            raise OSError(errno.EIO, "the disk took none of the bytes written to it")
+        rest = rest[count:]
 
 
 def fsync_directory(folder: Path) -> None:
@@ -68,14 +75,14 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
         path: the file or folder concerned.
 
     Raises:
-        CacheError: chained from the ``OSError``.
+        DiskError: chained from the ``OSError``.
     """
     try:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(path)
         reason = error.strerror or str(error)
-        raise CacheError(f"{doing} failed: {reason} ({where}). {_advice(error, path)}") from error
+        raise DiskError(f"{doing} failed: {reason} ({where}). {_advice(error, path)}") from error
 
 
 def _advice(error: OSError, path: Path) -> str:
@@ -83,6 +90,11 @@ def _advice(error: OSError, path: Path) -> str:
         return f"Expected to be allowed to use {path}: mend its permissions, or choose another folder with CACHE=..."
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         return f"Expected a folder, or nothing yet, at {path}: name another place with CACHE=..."
+    if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+        return (
+            "Expected a file system that knows flock, which keeps two writers apart: mount it so (Lustre: -o flock; "
+            "NFSv3: with its lock daemon), or choose a folder on another one with CACHE=..."
+        )
     return (
         f"{_free_space(path)} Nothing half-written is visible and finished scenes are untouched: "
         "mend the disk (or choose another folder with CACHE=...) and run the same command again to continue."
