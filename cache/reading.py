@@ -99,6 +99,15 @@ class Cache:
         check_shard(shard, contents, self._group.step_axis)
         return shard
 
+    def made_with(self, scene_name: str) -> Mapping[str, str]:
+        """How a scene was made, as its writer told it: program version, device and the like.
+
+        Raises:
+            CacheError: the scene is not in the cache, or its receipt is damaged.
+        """
+        self.require_scenes([scene_name])
+        return self._receipt(scene_name).made_with
+
     def parameters(self) -> dict[str, NDArray[Any]]:
         """The teacher's parameters that a student may inherit, by name.
 

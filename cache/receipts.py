@@ -6,7 +6,7 @@ key-value metadata, as JSON under the key ``bev-teacher-cache``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ class Receipt:
         scene_name: which scene.
         rows: its frames in ``FRAME_SCHEMA``.
         shards: array name to what its shard holds.
+        made_with: program version, device and the like, as the writer told them: recorded, compared with nothing.
     """
 
     scene_name: str
     rows: pa.Table
     shards: Mapping[str, ShardContents]
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 def listed_receipts(layout: CacheLayout, group: CacheGroup) -> tuple[str, ...]:
@@ -60,7 +62,8 @@ def receipt_bytes(receipt: Receipt, group: CacheGroup) -> bytes:
         table = table.append_column(f"{name}/offset", pa.array(contents.offsets, pa.int64()))
         table = table.append_column(f"{name}/nbytes", pa.array(contents.nbytes, pa.int64()))
         table = table.append_column(f"{name}/crc32c", pa.array(contents.crc32c, pa.uint32()))
-    return parquet_bytes(table, _facts(receipt.scene_name, receipt.shards, group))
+    facts = _facts(receipt.scene_name, receipt.shards, group) | {"made_with": dict(sorted(receipt.made_with.items()))}
+    return parquet_bytes(table, facts)
 
 
 def read_receipt(layout: CacheLayout, group: CacheGroup, scene_name: str) -> Receipt:
@@ -68,6 +71,7 @@ def read_receipt(layout: CacheLayout, group: CacheGroup, scene_name: str) -> Rec
 
     Raises:
         CacheError: absent, unreadable, of another scene or of another manifest.
+        DiskError: nobody may read it.
     """
     path = layout.receipt(scene_name)
     try:
@@ -75,6 +79,10 @@ def read_receipt(layout: CacheLayout, group: CacheGroup, scene_name: str) -> Rec
         rows = table.select(FRAME_SCHEMA.names).cast(FRAME_SCHEMA)
         shards = {entry["array"]: _contents(table, entry) for entry in facts["files"]}
         expected = _facts(scene_name, shards, group)
+        made_with = {str(key): str(value) for key, value in facts.get("made_with", {}).items()}
+    except PermissionError:
+        with disk_errors(f"reading the receipt of scene {scene_name}", path):
+            raise
     except FileNotFoundError as error:
         raise CacheError(
             f"scene {scene_name} is no longer in the cache: its receipt {path} is gone. "
@@ -85,7 +93,7 @@ def read_receipt(layout: CacheLayout, group: CacheGroup, scene_name: str) -> Rec
     for key, value in expected.items():
         if facts.get(key) != value:
             raise damaged(scene_name, f"its receipt states {key} {facts.get(key)}, expected {value}", path)
-    receipt = Receipt(scene_name, rows, shards)
+    receipt = Receipt(scene_name, rows, shards, made_with)
     fault = _fault(receipt, group)
     if fault is not None:
         raise damaged(scene_name, f"its receipt cannot be right: {fault}", path)

@@ -30,8 +30,9 @@ class SceneWriter:
         slot: the scene.
     """
 
-    def __init__(self, layout: CacheLayout, group: CacheGroup, slot: SceneSlot) -> None:
+    def __init__(self, layout: CacheLayout, group: CacheGroup, slot: SceneSlot, made_with: Mapping[str, str]) -> None:
         self.slot = slot
+        self._made_with = made_with
         self._layout = layout
         self._group = group
         self._appended = 0
@@ -127,7 +128,7 @@ class SceneWriter:
         self._usable = False
         with disk_errors(f"committing scene {self.slot.name}", self._layout.root):
             contents = {name: shard.finish() for name, shard in self._shards.items()}
-        receipt = Receipt(self.slot.name, rows.replace_schema_metadata(None), contents)
+        receipt = Receipt(self.slot.name, rows.replace_schema_metadata(None), contents, self._made_with)
         published = publish(self._layout, self._group, receipt, self._folder.path)
         self._discard()
         add_to_frames(self._layout, self._group, (receipt,) if published else ())

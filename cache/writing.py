@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -30,11 +31,12 @@ class CacheWriter:
         manifest: as stored.
     """
 
-    def __init__(self, layout: CacheLayout, group: CacheGroup) -> None:
+    def __init__(self, layout: CacheLayout, group: CacheGroup, made_with: Mapping[str, str]) -> None:
         self.path = layout.root
         self.manifest = group.manifest
         self._layout = layout
         self._group = group
+        self._made_with = dict(made_with)
 
     def committed(self) -> frozenset[str]:
         """Names of the scenes that are finished at this moment, whoever finished them."""
@@ -54,20 +56,24 @@ class CacheWriter:
                 f"scene {name} has no place in the cache {self.path}, which was made for the {len(self._group.slots)} "
                 f"scenes of split {split}; name its own cache with CACHE=..."
             )
-        return SceneWriter(self._layout, self._group, self._group.slot(name))
+        return SceneWriter(self._layout, self._group, self._group.slot(name), self._made_with)
 
     def write_parameters(self, named: Mapping[str, NDArray[Any]]) -> None:
         """Store the teacher's parameters that a student may inherit, as ``teacher.safetensors``."""
         write_parameters(self._layout, self._group, named)
 
 
-def open_for_writing(path: Path, manifest: Manifest, scenes: Sequence[SceneSlot]) -> CacheWriter:
+def open_for_writing(
+    path: Path, manifest: Manifest, scenes: Sequence[SceneSlot], made_with: Mapping[str, str] = MappingProxyType({})
+) -> CacheWriter:
     """Create a cache, or open one to add to it; then sweep what dead writers left.
 
     Args:
         path: the cache folder; made when absent.
         manifest: what the scenes to be written are made with.
         scenes: the whole scene axis (all scenes of the split), in its final order.
+        made_with: what each receipt shall record of how its scene was made (program version, device, threads, ...):
+            kept for people to compare, and free to differ from scene to scene.
 
     Raises:
         CacheError: the folder holds something else, or a cache with another manifest or scene axis: every differing
@@ -85,7 +91,7 @@ def open_for_writing(path: Path, manifest: Manifest, scenes: Sequence[SceneSlot]
         layout.workshop.mkdir(exist_ok=True)  # a copy of a cache may come without it
         sweep(layout.partial)
     add_to_frames(layout, group, ())
-    return CacheWriter(layout, group)
+    return CacheWriter(layout, group, made_with)
 
 
 def _refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest) -> None:

@@ -1,5 +1,7 @@
 """What a writer accepts, what it refuses, and what it leaves behind."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,33 @@ def test_the_rows_must_be_those_of_the_scene(tmp_path: Path) -> None:
         assert scene.commit(rows)
         with pytest.raises(CacheError, match=r"this writer has failed or has committed"):
             scene.commit(rows)
+
+
+def test_receipts_record_how_a_scene_was_made(tmp_path: Path) -> None:
+    """Recorded, never compared: scenes of one cache may come from several machines."""
+    write_scene(open_for_writing(tmp_path, manifest_of(), SLOTS, made_with={"device": "cpu", "threads": "1"}), SLOT)
+    write_scene(open_for_writing(tmp_path, manifest_of(), SLOTS, made_with={"device": "cuda"}), SLOTS[1])
+    write_scene(open_for_writing(tmp_path, manifest_of(), SLOTS), SLOTS[2])
+    cache = open_cache(tmp_path)
+    assert [cache.made_with(slot.name) for slot in SLOTS] == [{"device": "cpu", "threads": "1"}, {"device": "cuda"}, {}]
+
+
+def test_no_clock_time_is_stored_or_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines whose clocks differ by decades make identical files, and trust each other's."""
+    write_cache(tmp_path / "now")
+    monkeypatch.setattr(time, "time", lambda: 86_400.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 86_400 * 10**9)
+    write_cache(tmp_path / "then", SLOTS[:2])
+    for number, path in enumerate(sorted((tmp_path / "then").rglob("*"))):
+        year = (1971, 2120)[number % 2]
+        os.utime(path, (year * 31_557_600 - 62_167_219_200 + number,) * 2)
+    writer = open_for_writing(tmp_path / "then", manifest_of(), SLOTS)
+    assert writer.committed() == {slot.name for slot in SLOTS[:2]}
+    write_scene(writer, SLOTS[2])
+    assert files_of(tmp_path / "now") == files_of(tmp_path / "then")
+    for name in [*files_of(tmp_path / "now"), "zarr.json"]:
+        assert (tmp_path / "now" / name).read_bytes() == (tmp_path / "then" / name).read_bytes(), name
+    assert open_cache(tmp_path / "then").scene_names == tuple(slot.name for slot in SLOTS)
 
 
 def test_a_scene_must_have_a_place(tmp_path: Path) -> None:
