@@ -1,11 +1,69 @@
-"""The one error for a cache file that is not what its receipt says."""
+"""Damage: the error a reader raises at the first one, and the findings that ``verify`` collects."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from schemas.errors import CacheError
 
+Remedy = Literal["drop scene", "rebuild", "remove", "mend permissions", "restore", "sweep", "none"]
+"""What becomes of a finding.
 
-def damaged(scene_name: str, what: str, path: Path) -> CacheError:
+==================  ====================================================================================
+drop scene          repair-cache drops the scene, the next cache-teacher makes it again
+rebuild             repair-cache makes the file again from files that are sound
+remove              repair-cache removes the file; where it is needed, cache-teacher writes it again
+mend permissions    nobody may read the file, so nothing is known about it; repair-cache leaves it alone
+restore             the file has to come from a copy of the cache; repair-cache leaves it alone
+sweep               harmless remains of a killed writer; repair-cache removes them
+none                harmless file of somebody else; repair-cache leaves it alone
+==================  ====================================================================================
+"""
+
+
+class SceneDamageError(CacheError):
+    """A file of a scene is not what its receipt says, or the receipt is none.
+
+    Attributes:
+        what: array, step, expected and found, in words.
+        path: the damaged file.
+    """
+
+    def __init__(self, scene_name: str, what: str, path: Path) -> None:
+        super().__init__(
+            f"the cache is damaged: scene {scene_name}, {what} ({path}). {how_to_repair(path.parent.parent)}"
+        )
+        self.what = what
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it should be.
+
+    Attributes:
+        scene_name: the scene concerned, if it is one scene's.
+        array_name: the array concerned, if it is one array's.
+        step: the frame concerned, if it is one frame's.
+        what: expected and found, in words.
+        path: the file.
+        remedy: what becomes of it.
+    """
+
+    scene_name: str | None
+    array_name: str | None
+    step: int | None
+    what: str
+    path: Path
+    remedy: Remedy
+
+    @property
+    def harmless(self) -> bool:
+        """Whether no reader, ours or plain Zarr, is any the worse for it."""
+        return self.remedy in ("sweep", "none")
+
+
+def damaged(scene_name: str, what: str, path: Path) -> SceneDamageError:
     """An error that names the damage and says how to make the scene again.
 
     Args:
@@ -13,7 +71,7 @@ def damaged(scene_name: str, what: str, path: Path) -> CacheError:
         what: array, step, expected and found, in words.
         path: the damaged file: a receipt, or a shard in its array's folder.
     """
-    return CacheError(f"the cache is damaged: scene {scene_name}, {what} ({path}). {how_to_repair(path.parent.parent)}")
+    return SceneDamageError(scene_name, what, path)
 
 
 def how_to_repair(root: Path) -> str:

@@ -11,21 +11,31 @@ from cache.group import CacheGroup
 from cache.layout import CacheLayout
 from cache.parquet_file import UNREADABLE, parquet_bytes, read_parquet
 from cache.receipts import Receipt, listed_receipts, read_receipt
+from cache.remote_file import RemoteFile
 from cache.scene_lock import exclusive_lock
+from cache.storage import AnyLayout, can_list
+from schemas.errors import CacheError, DiskError
 from schemas.frame_index import FRAME_SCHEMA
 
 
-def load_frames(layout: CacheLayout, group: CacheGroup) -> pa.Table:
+def load_frames(layout: AnyLayout, group: CacheGroup) -> pa.Table:
     """Rows of all frames that have receipts, in the order of the scene axis, then step.
 
     Returns:
         A table in ``FRAME_SCHEMA``.
 
     Raises:
-        CacheError: a receipt is damaged.
+        CacheError: a receipt is damaged, or there is nothing to tell which scenes there are.
     """
-    listed = listed_receipts(layout, group)
     names, rows = _read_index(layout, group)
+    if not can_list(layout):
+        if names:
+            return rows
+        raise CacheError(
+            f"{layout.frames} is missing or is not this cache's, and over HTTP it alone tells which scenes there are. "
+            "Copy the file frames.parquet of the cache as well; make cache-teacher writes it after every scene"
+        )
+    listed = listed_receipts(layout, group)
     if names == listed:
         return rows
     known = {name: table for name, table in _by_scene(names, rows, group).items() if name in listed}
@@ -62,14 +72,17 @@ def add_to_frames(layout: CacheLayout, group: CacheGroup, receipts: tuple[Receip
         write_file(layout.frames, parquet_bytes(table, facts), layout.workshop / "frames.partial")
 
 
-def _read_index(layout: CacheLayout, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
+def _read_index(layout: AnyLayout, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
     """Scene names and rows of the file; nothing when it is absent, damaged or another cache's, for it is derived."""
     nothing: tuple[tuple[str, ...], pa.Table] = ((), pa.Table.from_batches([], schema=FRAME_SCHEMA))
     try:
-        table, facts = read_parquet(layout.frames)
+        frames = layout.frames
+        table, facts = read_parquet(frames.read_bytes() if isinstance(frames, RemoteFile) else frames)
         rows, names = table.cast(FRAME_SCHEMA), tuple(facts["scenes"])
         sound = facts["fingerprint"] == group.fingerprint
         sound = sound and rows.num_rows == sum(group.slot(name).length for name in names)
+    except DiskError:
+        raise
     except UNREADABLE:
         return nothing
     return (names, rows) if sound else nothing

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cache.durable_files import disk_errors, fsync_directory, write_file
 from cache.layout import VALID, CacheLayout, is_safe_name
+from cache.remote_file import RemoteFile
 from cache.scene_lock import exclusive_lock
+from cache.storage import AnyLayout, read_whole
 from cache.zarr_documents import FORMAT_NAME, SceneSlot, array_documents, group_document, structure
 from schemas.errors import CacheError
 from schemas.features import StoredArray
@@ -60,22 +63,18 @@ class CacheGroup:
         return self.manifest.tier == "archive"
 
 
-def read_group(layout: CacheLayout) -> CacheGroup:
+def read_group(layout: AnyLayout) -> CacheGroup:
     """Read and check the group's metadata.
 
     Raises:
         CacheError: there is no cache, it is another program's, from the future, edited by hand, or not readable.
     """
     path = layout.group_document
-    with disk_errors("opening the cache", path):
-        if layout.root.exists() and not layout.root.is_dir():
-            raise CacheError(f"{layout.root} is a file; a teacher cache is a folder: name one with CACHE=...")
-        if not path.exists():
-            raise CacheError(
-                f"there is no teacher cache at {layout.root}: make one with make cache-teacher CACHE={layout.root}, "
-                "or name the folder of an existing one with CACHE=..."
-            )
-        text = path.read_bytes()
+    if isinstance(layout.root, Path) and layout.root.exists() and not layout.root.is_dir():
+        raise CacheError(f"{layout.root} is a file; a teacher cache is a folder: name one with CACHE=...")
+    text = read_whole(path, "opening the cache")
+    if text is None:
+        raise CacheError(f"there is no teacher cache at {layout.root}: {_where_to_look(layout)}")
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -116,11 +115,17 @@ def create_group(layout: CacheLayout, group: CacheGroup) -> None:
             write_file(layout.group_document, _json_bytes(group_document(group.manifest, group.slots)), scratch)
 
 
+def _where_to_look(layout: AnyLayout) -> str:
+    if isinstance(layout.root, RemoteFile):
+        return "expected the address of the folder that holds its zarr.json"
+    return f"make one with make cache-teacher CACHE={layout.root}, or name the folder of an existing one with CACHE=..."
+
+
 def _json_bytes(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
-def _check_version(version: Any, layout: CacheLayout) -> None:
+def _check_version(version: Any, layout: AnyLayout) -> None:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise CacheError(
             f"{layout.root} has format version {version}; this program reads version {FORMAT_VERSION}. "
@@ -130,7 +135,7 @@ def _check_version(version: Any, layout: CacheLayout) -> None:
         raise CacheError(f"{layout.root} states format version {version!r}, expected {FORMAT_VERSION}")
 
 
-def _parse(attributes: dict[str, Any], layout: CacheLayout) -> CacheGroup:
+def _parse(attributes: dict[str, Any], layout: AnyLayout) -> CacheGroup:
     try:
         manifest = Manifest.model_validate(attributes["manifest"])
         slots = tuple(SceneSlot(str(s["name"]), str(s["token"]), int(s["length"])) for s in attributes["scenes"])
@@ -148,7 +153,7 @@ def _parse(attributes: dict[str, Any], layout: CacheLayout) -> CacheGroup:
     return group
 
 
-def _check_structure(document: dict[str, Any], group: CacheGroup, layout: CacheLayout) -> None:
+def _check_structure(document: dict[str, Any], group: CacheGroup, layout: AnyLayout) -> None:
     found = document.get("consolidated_metadata", {}).get("metadata", {})
     expected = array_documents(group.manifest, group.slots)
     for name in sorted(expected.keys() | found.keys()):

@@ -3,6 +3,14 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
+
+from typing_extensions import TypeVar
+
+from cache.remote_file import RemoteFile
+
+Place = TypeVar("Place", Path, RemoteFile, default=Path)
+"""Readers take a cache wherever it is; a writer's is a local folder."""
 
 VALID = "valid"
 """The one array that no feature owns: (scene, step) uint8, 1 where a frame is cached."""
@@ -24,71 +32,71 @@ def shard_key(scene_index: int, rank: int) -> str:
 
 
 @dataclass(frozen=True)
-class CacheLayout:
+class CacheLayout(Generic[Place]):
     """Paths inside one cache folder.
 
     Attributes:
         root: the cache folder, which is the Zarr group.
     """
 
-    root: Path
+    root: Place
 
     @property
-    def group_document(self) -> Path:
+    def group_document(self) -> Place:
         """Metadata of the Zarr group, written last when a cache is created: a cache exists when this file does."""
         return self.root / "zarr.json"
 
-    def array_document(self, array_name: str) -> Path:
+    def array_document(self, array_name: str) -> Place:
         """Metadata of one Zarr array."""
         return self.root / array_name / "zarr.json"
 
-    def shard(self, array_name: str, scene_index: int, rank: int) -> Path:
+    def shard(self, array_name: str, scene_index: int, rank: int) -> Place:
         """The file of one scene of one array."""
         return self.root / array_name / shard_key(scene_index, rank)
 
-    def valid_chunk(self, scene_index: int) -> Path:
+    def valid_chunk(self, scene_index: int) -> Place:
         """The file of one scene of ``valid``."""
         return self.root / VALID / shard_key(scene_index, 2)
 
     @property
-    def receipts(self) -> Path:
+    def receipts(self) -> Place:
         """Folder of receipts, one file per finished scene."""
         return self.root / "receipts"
 
-    def receipt(self, scene_name: str) -> Path:
+    def receipt(self, scene_name: str) -> Place:
         """The file whose existence makes a scene exist."""
         return self.receipts / f"{scene_name}.parquet"
 
     @property
-    def frames(self) -> Path:
+    def frames(self) -> Place:
         """The rows of all receipts in one file; derived, replaced as a whole."""
         return self.root / "frames.parquet"
 
     @property
-    def parameters(self) -> Path:
+    def parameters(self) -> Place:
         """Teacher parameters that a student may inherit."""
         return self.root / "teacher.safetensors"
 
     @property
-    def workshop(self) -> Path:
+    def workshop(self) -> Place:
         """Locks and unfinished files of writers. Readers never look inside; a copy of a cache can leave it out."""
         return self.root / ".writers"
 
     @property
-    def partial(self) -> Path:
+    def partial(self) -> Place:
         """One folder per scene in flight."""
         return self.workshop / "partial"
 
     @property
-    def creation_lock(self) -> Path:
+    def creation_lock(self) -> Place:
         """Held while the cache is created."""
         return self.workshop / "creation.lock"
 
     @property
-    def index_lock(self) -> Path:
+    def index_lock(self) -> Place:
         """Held while ``frames.parquet`` or ``teacher.safetensors`` is replaced."""
         return self.workshop / "index.lock"
 
-    def scene_lock(self, scene_name: str) -> Path:
+    def scene_lock(self, scene_name: str) -> Place:
         """Held while a scene's files take their places."""
         return self.workshop / "scenes" / f"{scene_name}.lock"

@@ -30,13 +30,14 @@ def parquet_bytes(table: pa.Table, facts: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The table, without metadata, and the facts.
+def read_parquet(path: Path | bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """The table, without metadata, and the facts, of a local file or of the bytes of any.
 
     Raises:
         one of ``UNREADABLE``: absent, damaged, or not written by ``parquet_bytes``.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    source = pa.BufferReader(path) if isinstance(path, bytes) else path
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
         table = file.read(use_threads=False)
     facts = json.loads((table.schema.metadata or {})[_KEY])
     if not isinstance(facts, dict):

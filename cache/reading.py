@@ -18,7 +18,9 @@ from cache.layout import CacheLayout
 from cache.parameters_file import read_parameters
 from cache.quantise import decode
 from cache.receipts import Receipt, read_receipt
+from cache.remote_file import remote_root
 from cache.shard_file import ShardFile, check_shard
+from cache.storage import AnyLayout
 from schemas.errors import CacheError
 from schemas.features import StoredArray
 from schemas.manifest import Manifest
@@ -28,13 +30,13 @@ class Cache:
     """A cache as it was when it was opened: scenes finished later are not seen. Safe to use from threads.
 
     Attributes:
-        path: the cache folder.
+        path: the cache folder, local or remote.
         manifest: who made it, from what, in which form.
         frames: rows in ``FRAME_SCHEMA`` of all cached frames, by scene in the order of the scene axis, then by step.
         scene_names: the cached scenes, in that order.
     """
 
-    def __init__(self, layout: CacheLayout, group: CacheGroup, frames: pa.Table) -> None:
+    def __init__(self, layout: AnyLayout, group: CacheGroup, frames: pa.Table) -> None:
         self.path = layout.root
         self.manifest: Manifest = group.manifest
         self.frames = frames
@@ -206,12 +208,13 @@ def open_cache(path: Path | str) -> Cache:
     """Open a cache for reading.
 
     Args:
-        path: the cache folder.
+        path: the cache folder, or its URL: ``https://``, ``s3://`` and what else fsspec knows (extra ``s3``).
 
     Raises:
         CacheError: there is none, or it is foreign, from the future, edited by hand, damaged or not readable.
     """
-    layout = CacheLayout(Path(path))
+    root = remote_root(path)
+    layout = CacheLayout(Path(path)) if root is None else CacheLayout(root)
     group = read_group(layout)
     return Cache(layout, group, load_frames(layout, group))
 

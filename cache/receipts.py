@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from cache.damage import damaged
-from cache.durable_files import disk_errors
 from cache.frame_rows import row_fault
 from cache.group import CacheGroup
-from cache.layout import CacheLayout, shard_key
+from cache.layout import shard_key
 from cache.parquet_file import UNREADABLE, parquet_bytes, read_parquet
 from cache.shard_bytes import CHECKSUM_BYTES, ShardContents, index_nbytes, raw_nbytes
+from cache.storage import AnyLayout, file_names, read_whole
 from schemas.errors import CacheError
 from schemas.frame_index import FRAME_SCHEMA
+
+_SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +42,17 @@ class Receipt:
     made_with: Mapping[str, str] = field(default_factory=dict)
 
 
-def listed_receipts(layout: CacheLayout, group: CacheGroup) -> tuple[str, ...]:
+def listed_receipts(layout: AnyLayout, group: CacheGroup) -> tuple[str, ...]:
     """Names of the scenes that have a receipt, in the order of the scene axis.
 
     Raises:
-        CacheError: a receipt names a scene that the cache has no place for, or the folder cannot be listed.
+        CacheError: a receipt names a scene that the cache has no place for, or the disk refuses.
     """
-    with disk_errors("listing the receipts", layout.receipts):
-        visible = [path for path in layout.receipts.iterdir() if not path.name.startswith(".")]
-        found = {path.stem: path for path in visible if path.suffix == ".parquet"}
-    for name, path in found.items():
+    names = file_names(layout.receipts, "listing the receipts")
+    found = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith(".")}
+    for name in found:
         if name not in group.scene_indices:
+            path = layout.receipt(name)
             raise CacheError(f"{path} is a receipt for a scene that this cache has no place for; remove the file")
     return tuple(slot.name for slot in group.slots if slot.name in found)
 
@@ -66,28 +68,26 @@ def receipt_bytes(receipt: Receipt, group: CacheGroup) -> bytes:
     return parquet_bytes(table, facts)
 
 
-def read_receipt(layout: CacheLayout, group: CacheGroup, scene_name: str) -> Receipt:
+def read_receipt(layout: AnyLayout, group: CacheGroup, scene_name: str) -> Receipt:
     """Read one receipt and check that it fits the cache.
 
     Raises:
         CacheError: absent, unreadable, of another scene or of another manifest.
-        DiskError: nobody may read it.
+        DiskError: it may not or cannot be read.
     """
     path = layout.receipt(scene_name)
+    data = read_whole(path, f"reading the receipt of scene {scene_name}")
+    if data is None:
+        raise CacheError(
+            f"scene {scene_name} is no longer in the cache: its receipt {path} is gone. "
+            "Repeat the make cache-teacher command that filled the cache to make it again"
+        )
     try:
-        table, facts = read_parquet(path)
+        table, facts = read_parquet(data)
         rows = table.select(FRAME_SCHEMA.names).cast(FRAME_SCHEMA)
         shards = {entry["array"]: _contents(table, entry) for entry in facts["files"]}
         expected = _facts(scene_name, shards, group)
         made_with = {str(key): str(value) for key, value in facts.get("made_with", {}).items()}
-    except PermissionError:
-        with disk_errors(f"reading the receipt of scene {scene_name}", path):
-            raise
-    except FileNotFoundError as error:
-        raise CacheError(
-            f"scene {scene_name} is no longer in the cache: its receipt {path} is gone. "
-            "Repeat the make cache-teacher command that filled the cache to make it again"
-        ) from error
     except UNREADABLE as error:
         raise damaged(scene_name, f"its receipt cannot be read: {error}", path) from error
     for key, value in expected.items():

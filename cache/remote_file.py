@@ -41,6 +41,11 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
     @property
+    def parent(self) -> "RemoteFile":
+        """The folder."""
+        return RemoteFile(self.url.rsplit("/", 1)[0])
+
+    @property
     def can_list(self) -> bool:
         """Whether folders can be listed: over HTTP there are none."""
         return not self.url.startswith(("http://", "https://"))
@@ -76,6 +81,16 @@ class RemoteFile:
                 "Caddy, any object store), or copy the folder to a local disk"
             )
         return data
+
+    def size(self) -> int:
+        """Bytes in the file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DiskError: as ``read_bytes``, or the server does not tell.
+        """
+        with _remote_errors(self.url):
+            return int(_file_system(self.url).size(self.url))
 
     def names(self) -> list[str]:
         """Names of the files in this folder; none when there is no such folder, which object stores cannot tell apart.

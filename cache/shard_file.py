@@ -1,6 +1,7 @@
 """One scene of one array, open for reading: what a reader needs to fetch frames with ``preadv`` and trust them."""
 
-import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from cache.damage import damaged
 from cache.durable_files import disk_errors
 from cache.shard_bytes import ShardContents, crc32c, decode_payload, index_bytes
+from cache.storage import AnyFile, file_size, read_span
 from schemas.features import StoredArray
 
 
@@ -33,7 +35,7 @@ class ShardFile:
             differs from this belongs to another scene or another writing.
     """
 
-    path: Path
+    path: AnyFile
     scene_name: str
     array: StoredArray
     compressed: bool
@@ -67,16 +69,27 @@ class ShardFile:
         """
         assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
         payload = np.empty(int(self.nbytes[step]), dtype=np.uint8)
-        with disk_errors(f"reading scene {self.scene_name}, {self._where(step)}", self.path):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                complete = read_fully(descriptor, payload, int(self.offsets[step]))
-            finally:
-                os.close(descriptor)
-        if not complete:
+        if self.read_bytes(step, 0, [payload]) < len(payload):
             raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
         self.verify(step, payload)
         return decode_payload(payload, self.array, self.compressed)
+
+    def read_bytes(self, step: int, start: int, buffers: Sequence[NDArray[Any]]) -> int:
+        """Fill buffers with consecutive bytes of the file, unverified.
+
+        Args:
+            step: the frame from whose payload's beginning ``start`` counts.
+            start: bytes.
+            buffers: C-contiguous; at most 1024.
+
+        Returns:
+            How many bytes there were: fewer than asked where the file ends.
+
+        Raises:
+            CacheError: the file is gone or cannot be read.
+        """
+        with _read_errors(self, self._where(step)):
+            return read_span(self.path, int(self.offsets[step]) + start, buffers)
 
     def verify(self, step: int, payload: NDArray[np.uint8]) -> None:
         """Check the bytes of one payload against the receipt.
@@ -104,10 +117,8 @@ def check_shard(shard: ShardFile, contents: ShardContents, step_axis: int) -> No
     """
     expected = index_bytes(contents, step_axis)
     where = f"array {shard.array.name}"
-    with disk_errors(f"opening scene {shard.scene_name}, {where}", shard.path):
-        if not shard.path.exists():
-            raise damaged(shard.scene_name, f"{where}: the file that the receipt names is missing", shard.path)
-        size, found = _read_tail(shard.path, len(expected))
+    with _read_errors(shard, where):
+        size, found = _read_tail(shard.path, contents.file_bytes, len(expected))
     if size != contents.file_bytes:
         what = f"{where}: expected {contents.file_bytes} bytes as in the receipt, found {size}"
         raise damaged(shard.scene_name, what, shard.path)
@@ -116,24 +127,24 @@ def check_shard(shard: ShardFile, contents: ShardContents, step_axis: int) -> No
         raise damaged(shard.scene_name, what, shard.path)
 
 
-def read_fully(descriptor: int, target: NDArray[np.uint8], offset: int) -> bool:
-    """Fill ``target`` from a file position; False when the file ends first."""
-    done = 0
-    while done < len(target):
-        count = os.preadv(descriptor, [target[done:].data], offset + done)
-        if count == 0:
-            return False
-        done += count
-    return True
-
-
-def _read_tail(path: Path, length: int) -> tuple[int, bytes]:
-    """Size of a file, and its last bytes."""
-    tail = np.empty(length, dtype=np.uint8)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+@contextmanager
+def _read_errors(shard: ShardFile, where: str) -> Iterator[None]:
     try:
-        size = os.fstat(descriptor).st_size
-        complete = read_fully(descriptor, tail, max(0, size - length))
-    finally:
-        os.close(descriptor)
-    return size, tail.tobytes() if complete else b""
+        yield
+    except FileNotFoundError as error:
+        what = f"{where}: the file that the receipt names is missing"
+        raise damaged(shard.scene_name, what, shard.path) from error
+    except OSError as error:
+        assert isinstance(shard.path, Path), "a remote file has errors of its own"
+        with disk_errors(f"reading scene {shard.scene_name}, {where}", shard.path):
+            raise error
+
+
+def _read_tail(path: AnyFile, file_bytes: int, length: int) -> tuple[int, bytes]:
+    """Size of a file that should have ``file_bytes``, and what should be its last ``length``.
+
+    One byte more is asked for than there should be, which tells the size and the index in one request.
+    """
+    tail = np.empty(length + 1, dtype=np.uint8)
+    count = read_span(path, file_bytes - length, [tail])
+    return file_bytes if count == length else file_size(path), tail[:length].tobytes()

@@ -1,6 +1,5 @@
 """Read a clip's frames of one cached array straight into preallocated memory: one system call, no copy."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -48,12 +47,4 @@ def _scatter(shard: ShardFile, first_step: int, rows: NDArray[Any]) -> bool:
     assert (np.diff(offsets) == stride).all(), f"{shard.path}: frames are not adjacent"
     spare = np.empty((len(rows), CHECKSUM_BYTES), dtype=np.uint8)
     buffers = [part for row, gap in zip(rows, spare, strict=True) for part in (row.reshape(-1).view(np.uint8), gap)]
-    try:
-        descriptor = os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        count = os.preadv(descriptor, buffers, int(offsets[0]))
-    finally:
-        os.close(descriptor)
-    return count == stride * len(rows)
+    return shard.read_bytes(first_step, 0, buffers) == stride * len(rows)
