@@ -89,6 +89,11 @@ class BEVFormer(nn.Module):
         """Scored detections of every sample, best first."""
         return decode_queries(features.queries, self.config.head)
 
+    def boxes_from_bev(self, bev: Float[Tensor, "batch row col channel"]) -> list[Boxes]:
+        """What the decoder sees in BEV features, for example in cached ones; as ``decode`` of their frame."""
+        queries, _ = self.pts_bbox_head.detect(bev.flatten(1, 2))
+        return decode_queries(queries, self.config.head)
+
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """What ``cacheable`` gives for every frame, and how a cache stores it."""
         return feature_specs(self.config)

@@ -1,192 +1,120 @@
 """``make cache-teacher``: stream every scene through the teacher once, and write what students learn from.
 
-    frames (decode threads) ─▶ teacher.features(frame, previous) ─▶ scene writer ─▶ receipt
-
 A scene is one unit of work: it is visible in the cache when it is complete, and a restart redoes unfinished ones only.
+What happens to a scene is in ``teacher_stage/scene.py``; who does it, in the engines beside it.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cache.writing import CacheWriter, SceneSlot, open_for_writing
-from detectors.inputs import batch_of
+from cache.layout import CacheLayout
+from cache.writing import CacheWriter
 from pipeline.console import Tracker, console, print_table
-from pipeline.dataset import DataChoice, chosen_scenes, chosen_split, open_data
-from pipeline.recipe import Recipe, write_recipe
-from pipeline.teacher import Teacher
-from scenes.frame_stream import stream_frames
-from scenes.scene_tables import SceneTables
-from schemas.errors import CacheError, RecipeError, UserError
-from schemas.features import FeatureSpec, frame_bytes
-from schemas.frame_index import frame_table
-from schemas.manifest import DatasetIdentity, Manifest
-from train.learner import autocast
+from pipeline.recipe import write_recipe
+from pipeline.teacher_stage.dask_engine import cache_on_dask
+from pipeline.teacher_stage.engine import EngineChoice
+from pipeline.teacher_stage.fidelity import Fidelity, print_fidelity
+from pipeline.teacher_stage.job import CacheJob, StageChoice, StageSource, open_job, open_source
+from pipeline.teacher_stage.plan import make_plan, print_price, require_space
+from pipeline.teacher_stage.serial import cache_serially
 
 
-@dataclass(frozen=True)
-class CacheJob:
-    """Everything one run of the teacher stage needs: the teacher, its frames, and the open cache."""
-
-    teacher: Teacher
-    tables: SceneTables
-    writer: CacheWriter
-    manifest: Manifest
-    device: torch.device
-
-
-def cache_teacher(recipe: Recipe, teacher: Teacher, choice: DataChoice, cache_path: Path, device: torch.device) -> int:
+def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
     """Write the teacher's features of the chosen scenes; scenes that the cache holds already are kept.
 
     Args:
-        recipe: says which features to keep, in which tier.
-        teacher: the detector with its weights.
-        choice: data directory, version, split and scenes.
-        cache_path: the cache, made when it does not exist.
-        device: where the teacher runs.
+        choice: teacher, data and cache.
+        engine: who does the work.
 
     Returns:
         The number of scenes that failed; each was named with its reason, and the others are complete.
 
     Raises:
-        CacheError: the cache was made by another teacher, from other data, or in another form.
+        CacheError: the cache was made by another teacher, from other data, or in another form; or would not fit.
+        DiskError: the disk refuses.
         DataError: the data directory is not nuScenes, or lacks a scene asked for.
     """
-    tables = open_data(recipe, choice)
-    split = chosen_split(tables, choice)
-    names = chosen_scenes(tables, split, choice.scenes)
-    manifest = describe(recipe, teacher, tables, split, device)
-    slots = [SceneSlot(name, tables.scene_token(name), tables.scene_length(name)) for name in tables.scene_names(split)]
-    writer = open_for_writing(cache_path, manifest, slots)
-    write_recipe(recipe, cache_path)
-    writer.write_parameters(teacher.inheritable())
-    job = CacheJob(teacher, tables, writer, manifest, device)
-    committed = writer.committed()
-    waiting = [name for name in names if name not in committed]
-    there = f" ({len(names) - len(waiting)} are there already)" if len(waiting) < len(names) else ""
-    title = f"Caching {len(waiting)} of {len(names)} scenes of {split} in {cache_path}{there}"
-    console.print(title, style="bold", soft_wrap=True)
-    check_space(job, sum(tables.scene_length(name) for name in waiting))
-    failures = run_scenes(job, waiting)
-    summarise(job, names, failures)
+    source = open_source(choice)
+    console.print(f"Teacher {source.manifest.teacher.name}: {source.teacher.weights}", soft_wrap=True)
+    job = open_job(choice, source)
+    write_recipe(choice.recipe, choice.cache_path)
+    if inheritable := source.teacher.inheritable():
+        job.writer.write_parameters(inheritable)
+    names = source.names if engine.part is None else engine.part.of(source.names)
+    waiting = _announce(job, names, engine)
+    check_price(source, job.writer, waiting)
+    with Tracker("cache-teacher", source.frames_of(waiting), "frames") as tracker:
+        events = ConsoleEvents(tracker, job.writer)
+        if engine.name == "dask":
+            failures = cache_on_dask(choice, engine, waiting, events)
+        else:
+            failures = cache_serially(job, waiting, events)
+    summarise(source, job.writer, names, failures)
     return len(failures)
 
 
-def describe(recipe: Recipe, teacher: Teacher, tables: SceneTables, split: str, device: torch.device) -> Manifest:
-    """The manifest of the cache that this recipe, teacher and data make.
+class ConsoleEvents:
+    """Shows what an engine does, and keeps the fidelity it measured beside the cache."""
+
+    def __init__(self, tracker: Tracker, writer: CacheWriter) -> None:
+        self._tracker, self._writer = tracker, writer
+
+    def frame_done(self, scene_name: str) -> None:
+        """Move the progress bar."""
+        self._tracker.advance(note=scene_name)
+
+    def scene_failed(self, scene_name: str, reason: str) -> None:
+        """Say so at once; the summary repeats it."""
+        console.print(f"{scene_name} failed: {reason}", style="red", soft_wrap=True)
+
+    def fidelity_measured(self, fidelity: Fidelity) -> None:
+        """Print the table, and store it for ``view-cache``."""
+        print_fidelity(fidelity, "Cached against live")
+        self._writer.write_fidelity(fidelity)
+
+
+def check_price(source: StageSource, writer: CacheWriter, waiting: Sequence[str]) -> None:
+    """Tell what the waiting scenes will take, and refuse when the disk cannot hold them.
 
     Raises:
-        RecipeError: the recipe asks for a feature the teacher does not have.
+        CacheError: not enough free space; the options that would fit are named.
     """
-    config = recipe.teacher.detector
-    return Manifest(
-        teacher=teacher.identity,
-        preprocessing=config.preprocessing,
-        precision=recipe.teacher.precision,
-        dataset=DatasetIdentity(
-            name="nuscenes", version=tables.version, split=split, tables_sha256=tables.tables_sha256
-        ),
-        features=chosen_features(teacher.detector.feature_specs(), recipe.cache.features),
-        tier=recipe.cache.tier,
-        class_names=config.class_names,
-        grid=config.grid,
-        program_version=version("bev-teacher-cache"),
-        device=str(device),
-    )
+    plan = make_plan(source.manifest, [source.tables.scene_length(name) for name in waiting], writer.path)
+    print_price(plan)
+    require_space(plan)
 
 
-def chosen_features(offered: Sequence[FeatureSpec], asked: Sequence[str]) -> tuple[FeatureSpec, ...]:
-    """The specs of the features asked for, in the teacher's order.
-
-    Raises:
-        RecipeError: a feature the teacher does not have.
-    """
-    unknown = sorted(set(asked) - {spec.name for spec in offered})
-    if unknown:
-        raise RecipeError(
-            f"The teacher has no feature {', '.join(unknown)}; it offers {', '.join(spec.name for spec in offered)}. "
-            "Choose with --arrays."
-        )
-    return tuple(spec for spec in offered if spec.name in asked)
-
-
-def check_space(job: CacheJob, frames: int) -> None:
-    """Tell what the frames will take, and refuse when the disk cannot hold them.
-
-    Raises:
-        CacheError: not enough free space.
-    """
-    path, bytes_each = job.writer.path, frame_bytes(job.manifest.features, job.manifest.tier)
-    needed_gb, free_gb = frames * bytes_each / 1e9, shutil.disk_usage(path).free / 1e9
-    console.print(f"{frames} frames of {bytes_each / 1e6:.2f} MB: {needed_gb:.3g} GB of {free_gb:.3g} GB free")
-    if needed_gb > free_gb:
-        raise CacheError(
-            f"The cache {path} needs {needed_gb:.3g} GB for {frames} more frames, and its disk has {free_gb:.3g} GB "
-            "free. Choose another disk with CACHE=..., fewer features with --arrays bev, fewer scenes with --scenes, "
-            "or --tier int8 if it is float16 now."
-        )
-
-
-def run_scenes(job: CacheJob, names: Sequence[str]) -> dict[str, str]:
-    """Cache scene after scene; one that cannot be read fails alone.
-
-    Returns:
-        Reason by name of each scene that failed.
-    """
-    failures: dict[str, str] = {}
-    with Tracker("cache-teacher", sum(job.tables.scene_length(name) for name in names), "frames") as tracker:
-        for name in names:
-            try:
-                cache_scene(job, name, tracker)
-            except UserError as error:
-                failures[name] = str(error)
-                console.print(f"{name} failed: {error}", style="red", soft_wrap=True)
-    return failures
-
-
-def cache_scene(job: CacheJob, name: str, tracker: Tracker) -> None:
-    """Stream one scene through the teacher, in time order, and commit it."""
-    frames = job.tables.frames(name)
-    wanted = [spec.name for spec in job.manifest.features]
-    inputs_in_order = stream_frames(frames, job.tables.data_root, job.manifest.preprocessing)
-    previous = None
-    with job.writer.scene(name) as scene:
-        for inputs in inputs_in_order:
-            with torch.inference_mode(), autocast(job.device, job.manifest.precision):
-                features, previous = job.teacher.detector.features(batch_of([inputs]).to(job.device), previous)
-                values = job.teacher.detector.cacheable(features, 0)
-            scene.append(_on_host(values, wanted))
-            tracker.advance(note=name)
-        scene.commit(frame_table(frames))
-
-
-def summarise(job: CacheJob, names: Sequence[str], failures: Mapping[str, str]) -> None:
+def summarise(source: StageSource, writer: CacheWriter, names: Sequence[str], failures: Mapping[str, str]) -> None:
     """Print what the cache holds now, and what failed."""
-    committed = job.writer.committed()
-    frames = sum(job.tables.scene_length(name) for name in committed)
-    size_bytes = sum(path.stat().st_size for path in job.writer.path.glob("*/c.*") if path.is_file())
+    committed, manifest = writer.committed(), source.manifest
+    frames = source.frames_of(sorted(committed))
+    size_bytes = sum(path.stat().st_size for path in CacheLayout(writer.path).shards())
     print_table(
-        f"Cache {job.writer.path}",
+        f"Cache {writer.path}",
         ("", ""),
         [
-            ("teacher", job.manifest.teacher.name + (" (untrained)" if job.manifest.teacher.untrained else "")),
+            ("teacher", manifest.teacher.name + (" (untrained)" if manifest.teacher.untrained else "")),
             ("scenes", f"{sum(name in committed for name in names)} of {len(names)}"),
             ("frames", str(frames)),
             ("size", f"{size_bytes / 1e9:.3g} GB, {size_bytes / max(frames, 1) / 1e6:.3g} MB a frame"),
-            ("features", ", ".join(spec.name for spec in job.manifest.features)),
-            ("tier", job.manifest.tier),
-            ("fingerprint", job.manifest.fingerprint[:16]),
+            ("features", ", ".join(spec.name for spec in manifest.features)),
+            ("tier", manifest.tier),
+            ("fingerprint", manifest.fingerprint[:16]),
         ],
     )
     for name, reason in failures.items():
         console.print(f"missing: {name}: {reason}", style="red", soft_wrap=True)
 
 
-def _on_host(values: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    return {name: values[name].float().cpu().numpy() for name in wanted}
+def _announce(job: CacheJob, names: Sequence[str], engine: EngineChoice) -> list[str]:
+    """Say what is about to happen; returns the scenes that are not in the cache yet."""
+    committed = job.writer.committed()
+    waiting = [name for name in names if name not in committed]
+    there = f" ({len(names) - len(waiting)} are there already)" if len(waiting) < len(names) else ""
+    share = "" if engine.part is None else f", part {engine.part.index}/{engine.part.count}"
+    console.print(
+        f"Caching {len(waiting)} of {len(names)} scenes of {job.manifest.dataset.split}{share} "
+        f"in {job.writer.path}{there}",
+        style="bold",
+        soft_wrap=True,
+    )
+    return waiting

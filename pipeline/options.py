@@ -1,7 +1,7 @@
 """The options of the programs, each declared once. Their names are a promise: docs and scripts rely on them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,35 @@ TierOption = Annotated[
     typer.Option(
         "--tier", help="How BEV features are stored; archive is int8, compressed.", metavar="int8|float16|archive"
     ),
+]
+TeacherFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher", help="A teacher of your own: docs/bring_your_own_teacher.md.", metavar="FILE.py:function"
+    ),
+]
+BevGridOption = Annotated[
+    int | None,
+    typer.Option("--bev-grid", min=1, help="Cache BEV features averaged to N × N cells.", metavar="N"),
+]
+EngineOption = Annotated[
+    Literal["serial", "dask"],
+    typer.Option("--engine", help="Who works: this process, or the workers of a dask cluster."),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="A running dask scheduler; implies --engine dask.", metavar="tcp://HOST:PORT"),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes of the dask engine on this machine. Default: one a GPU."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Torch threads of each process. Default: cores ÷ workers.")
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option("--part", help="Only this share of the scenes, for independent runs on one cache.", metavar="i/n"),
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="The teacher cache. Default: out/<recipe>/teacher-cache.", metavar="DIR")

@@ -42,10 +42,12 @@ class TeacherRecipe(_Frozen):
         detector: its architecture and preprocessing, or its name in ``detectors/catalogue.py``.
         precision: of the forward pass; geometry is float32 in any case.
         training: how ``make demo-teacher`` trains it from ground truth; None where published weights exist.
+        file: ``FILE.py:function`` of a teacher of one's own, which then takes the detector's place.
     """
 
     name: str
     detector: Detector
+    file: str | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     training: TrainOptions | None = None
 
@@ -54,12 +56,14 @@ class CacheRecipe(_Frozen):
     """What is stored of the teacher.
 
     Attributes:
-        features: names of the teacher's features to keep.
+        features: names of the teacher's features to keep; all it has when empty.
         tier: precision and compression of the store.
+        bev_grid: rows and columns that features of BEV cells are averaged to; None keeps the teacher's cells.
     """
 
-    features: tuple[str, ...] = Field(min_length=1)
+    features: tuple[str, ...] = ()
     tier: Tier = "int8"
+    bev_grid: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> "CacheRecipe":

@@ -165,16 +165,30 @@ def with_distillers(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": changed})})
 
 
-def with_cache(recipe: Recipe, features: tuple[str, ...], tier: str | None) -> Recipe:
-    """The recipe with other cached features or another tier, where given.
+def with_cache(recipe: Recipe, features: tuple[str, ...], tier: str | None, bev_grid: int | None) -> Recipe:
+    """The recipe with other cached features, another tier or another grid of cells, where given.
 
     Raises:
         RecipeError: an unknown tier.
     """
     changed = CacheRecipe(
-        features=features or recipe.cache.features, tier=recipe.cache.tier if tier is None else check_tier(tier)
+        features=features or recipe.cache.features,
+        tier=recipe.cache.tier if tier is None else check_tier(tier),
+        bev_grid=recipe.cache.bev_grid if bev_grid is None else bev_grid,
     )
     return recipe.model_copy(update={"cache": changed})
+
+
+def with_teacher_file(recipe: Recipe, file: str | None) -> Recipe:
+    """The recipe with a teacher of the user's own in place of the detector, where given; all its features are kept."""
+    if file is None:
+        return recipe
+    return recipe.model_copy(
+        update={
+            "teacher": recipe.teacher.model_copy(update={"file": file}),
+            "cache": recipe.cache.model_copy(update={"features": ()}),
+        }
+    )
 
 
 def _published(name: str, teacher: BEVFormerConfig) -> Recipe:

@@ -24,5 +24,9 @@ class CheckpointError(UserError):
     """A weights or checkpoint file does not fit the detector or the run."""
 
 
+class TeacherError(UserError):
+    """A teacher of the user's own does not do what it promises: no scene can be cached from it."""
+
+
 class RecipeError(UserError):
     """A recipe or an option has a value that cannot work."""

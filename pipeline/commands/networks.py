@@ -1,0 +1,117 @@
+"""Commands that make data and train or score networks."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline import options
+from pipeline.failures import told_clearly
+
+
+def make_scenes(
+    recipe: options.RecipeOption = "demo", assignments: options.SetOption = None, out: options.OutOption = None
+) -> None:
+    """Write the synthetic driving world in genuine nuScenes v1.0 form."""
+    with told_clearly("Nothing half-written is left; run the same command again."):
+        from pipeline.make_scenes import make_scenes
+        from pipeline.paths import WORLD_FOLDER
+        from pipeline.recipes import load_recipe
+        from schemas.errors import RecipeError
+
+        world = load_recipe(recipe, assignments).world
+        if world is None:
+            raise RecipeError(f"Recipe {recipe!r} describes no synthetic world; use --recipe demo.")
+        make_scenes(world, out or WORLD_FOLDER)
+
+
+def demo_teacher(
+    recipe: options.RecipeOption = "demo",
+    assignments: options.SetOption = None,
+    data: options.DataOption = None,
+    version: options.VersionOption = None,
+    split: options.SplitOption = None,
+    scenes: options.ScenesOption = None,
+    out: options.OutOption = None,
+    device: options.DeviceOption = "cpu",
+    max_steps: options.MaxStepsOption = None,
+    seed: options.SeedOption = None,
+) -> None:
+    """Train the demo's teacher from ground truth on the synthetic world; resumable."""
+    with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
+        from pipeline.dataset import DataChoice
+        from pipeline.demo_teacher import train_demo_teacher
+        from pipeline.device import open_device
+        from pipeline.paths import teacher_folder
+        from pipeline.recipes import load_recipe, with_training
+
+        chosen = with_training(load_recipe(recipe, assignments), "teacher", seed)
+        choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
+        train_demo_teacher(chosen, choice, out or teacher_folder(chosen), open_device(device), max_steps)
+
+
+def train_student(
+    recipe: options.RecipeOption = "demo",
+    assignments: options.SetOption = None,
+    data: options.DataOption = None,
+    version: options.VersionOption = None,
+    split: options.SplitOption = None,
+    scenes: options.ScenesOption = None,
+    cache: options.CacheOption = None,
+    out: options.OutOption = None,
+    device: options.DeviceOption = "cpu",
+    distiller: options.DistillerOption = None,
+    max_steps: options.MaxStepsOption = None,
+    seed: options.SeedOption = None,
+    allow_untrained_teacher: options.AllowUntrainedOption = False,
+) -> None:
+    """Train a student from the cache, without the teacher, and score it; resumable."""
+    with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
+        from pipeline.dataset import DataChoice
+        from pipeline.device import open_device
+        from pipeline.missing_cache import make_missing_cache
+        from pipeline.paths import cache_folder, student_folder
+        from pipeline.recipes import load_recipe, with_distillers, with_training
+        from pipeline.train_student import StudentJob, train_student
+
+        chosen = with_distillers(load_recipe(recipe, assignments), options.comma_separated("--distiller", distiller))
+        chosen = with_training(chosen, "student", seed)
+        choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
+        where = open_device(device)
+        if cache is None and data is None:
+            sets = [part for assignment in assignments or [] for part in ("--set", assignment)]
+            make_missing_cache(chosen, ["--recipe", recipe, "--device", device, *sets], choice.scenes)
+        job = StudentJob(
+            recipe=chosen,
+            choice=choice,
+            cache_path=cache or cache_folder(chosen),
+            out=out or student_folder(chosen),
+            device=where,
+            allow_untrained_teacher=allow_untrained_teacher,
+            max_steps=max_steps,
+        )
+        train_student(job)
+
+
+def evaluate(
+    recipe: options.RecipeOption = "demo",
+    assignments: options.SetOption = None,
+    data: options.DataOption = None,
+    version: options.VersionOption = None,
+    split: options.SplitOption = None,
+    checkpoint: options.CheckpointOption = None,
+    out: options.OutOption = None,
+    device: options.DeviceOption = "cpu",
+    model: Annotated[
+        Literal["student", "teacher"], typer.Option("--model", help="Which of the recipe's detectors to score.")
+    ] = "student",
+) -> None:
+    """Score a detector with the official nuScenes evaluation: NDS, mAP, the five errors, AP per class."""
+    with told_clearly("Nothing was scored; run the same command again."):
+        from pipeline.dataset import DataChoice
+        from pipeline.device import open_device
+        from pipeline.evaluate import evaluate_checkpoint
+        from pipeline.recipes import load_recipe
+
+        chosen = load_recipe(recipe, assignments)
+        choice = DataChoice(data, version, split)
+        evaluate_checkpoint(chosen, model, checkpoint, choice, out, open_device(device))

@@ -1,0 +1,1 @@
+"""How far the cache is from the live teacher."""
