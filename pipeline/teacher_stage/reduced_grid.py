@@ -1,0 +1,153 @@
+"""A teacher seen through a coarser BEV grid: a quarter of the disk, or less, for those who train smaller students.
+
+Features over the ground (dims ``y, x, ...``) are averaged by area, exactly: a coarse cell that covers two and a half
+fine ones takes the half cell at half weight. Objects and other features pass as they are, and so does the teacher's own
+history, which stays at full resolution.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.teacher_stage.network import DecodesBev, Inheritable, TeacherNetwork
+from schemas.bev_grid import BevGrid
+from schemas.boxes import Boxes
+from schemas.errors import RecipeError
+from schemas.features import FeatureSpec
+from schemas.frames import CameraInputs
+from schemas.preprocessing import Preprocessing
+
+_GROUND = ("y", "x")
+
+
+def averaged_to(network: TeacherNetwork, cells: int) -> TeacherNetwork:
+    """The teacher with its BEV features averaged to ``cells`` rows; columns keep the grid's proportions.
+
+    It is a ``DecodesBev`` exactly when ``network`` is one: it then decodes a map that was brought back to the teacher's
+    own grid by bilinear interpolation, which tells what the reduction costs in boxes.
+
+    Raises:
+        RecipeError: fewer than one row, more than the teacher has, or no whole number of columns.
+    """
+    grid = reduced_grid(network.grid, cells)
+    return _DecodingReduced(network, network, grid) if isinstance(network, DecodesBev) else _Reduced(network, grid)
+
+
+def reduced_grid(grid: BevGrid, cells: int) -> BevGrid:
+    """The same ground in ``cells`` rows of cells of the same proportions.
+
+    Raises:
+        RecipeError: as ``averaged_to``.
+    """
+    where = f"--bev-grid {cells}: the teacher's BEV grid has {grid.rows} rows and {grid.cols} columns"
+    if not 1 <= cells <= grid.rows:
+        raise RecipeError(f"{where}; choose from 1 to {grid.rows} rows. Averaging can only make it coarser.")
+    if cells * grid.cols % grid.rows != 0:
+        raise RecipeError(
+            f"{where}; {cells} rows would need {cells * grid.cols / grid.rows:g} columns to keep the cells' shape. "
+            f"Choose rows that are a multiple of {_smallest_rows(grid)}."
+        )
+    return grid.model_copy(update={"rows": cells, "cols": cells * grid.cols // grid.rows})
+
+
+def reduced_spec(spec: FeatureSpec, teacher_grid: BevGrid, grid: BevGrid) -> FeatureSpec:
+    """The spec of a feature after averaging; unchanged for a feature that does not lie on the ground."""
+    if not _lies_on_ground(spec, teacher_grid):
+        return spec
+    note = f"Averaged by area from {teacher_grid.rows}×{teacher_grid.cols} to {grid.rows}×{grid.cols} cells."
+    return spec.model_copy(
+        update={"shape": (*grid.shape, *spec.shape[2:]), "description": f"{spec.description} {note}"}
+    )
+
+
+def area_weights(fine: int, coarse: int) -> Float[Tensor, "coarse fine"]:
+    """How much of each fine cell makes up each coarse cell, along one axis of the ground.
+
+    Every row sums to one and every column to ``coarse / fine``: a constant stays as it is, and so does the mean.
+    """
+    edges = torch.arange(coarse + 1, dtype=torch.int64) * fine  # in units of 1 / coarse of a fine cell: exact
+    cells = torch.arange(fine, dtype=torch.int64) * coarse
+    ends = torch.minimum(edges[1:, None], cells[None, :] + coarse)
+    starts = torch.maximum(edges[:-1, None], cells[None, :])
+    return ((ends - starts).clamp(min=0).double() / fine).float()
+
+
+class _Reduced:
+    """A ``TeacherNetwork`` around another one."""
+
+    def __init__(self, network: TeacherNetwork, grid: BevGrid) -> None:
+        self._network, self._grid = network, grid
+        self._on_ground = [spec for spec in network.feature_specs() if _lies_on_ground(spec, network.grid)]
+        rows, cols = network.grid.shape
+        self._rows, self._cols = area_weights(rows, grid.rows), area_weights(cols, grid.cols)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """As the teacher's."""
+        return self._network.preprocessing
+
+    @property
+    def grid(self) -> BevGrid:
+        """The coarser one."""
+        return self._grid
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As the teacher's."""
+        return self._network.class_names
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """The teacher's, those on the ground in coarser cells."""
+        return tuple(reduced_spec(spec, self._network.grid, self._grid) for spec in self._network.feature_specs())
+
+    def features(self, inputs: CameraInputs, previous: Any) -> tuple[Mapping[str, Tensor], Any]:
+        """One keyframe; its state is the teacher's own."""
+        found, state = self._network.features(inputs, previous)
+        coarse = dict(found)
+        for spec in self._on_ground:
+            if spec.name in coarse and tuple(coarse[spec.name].shape) == spec.shape:  # else the quantiser refuses it
+                coarse[spec.name] = self._average(coarse[spec.name]) * self._unit_scale(spec)
+        return coarse, state
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """The teacher's: its weights are the same."""
+        return self._network.state_dict()
+
+    def inheritable(self) -> Mapping[str, Tensor]:
+        """What the teacher offers, and nothing where it offers nothing."""
+        return self._network.inheritable() if isinstance(self._network, Inheritable) else {}
+
+    def _average(self, values: Tensor) -> Tensor:
+        rows, cols = self._rows.to(values.device), self._cols.to(values.device)
+        with torch.autocast(values.device.type, enabled=False):
+            by_row = torch.tensordot(rows, values.float(), dims=([1], [0]))
+            return torch.tensordot(by_row, cols, dims=([1], [1])).movedim(-1, 1)
+
+    def _unit_scale(self, spec: FeatureSpec) -> float:
+        """An offset counted in BEV cells counts in larger ones now."""
+        return self._grid.rows / self._network.grid.rows if spec.units.startswith("BEV cells") else 1.0
+
+
+class _DecodingReduced(_Reduced):
+    """A ``DecodesBev`` around another one."""
+
+    def __init__(self, network: TeacherNetwork, decoder: DecodesBev, grid: BevGrid) -> None:
+        super().__init__(network, grid)
+        self._decoder = decoder
+
+    def boxes_from_bev(self, bev: Float[Tensor, "row col channel"]) -> Boxes:
+        """What the teacher sees in a coarse map, interpolated to its own grid."""
+        planes = bev.movedim(-1, 0)[None]
+        fine = nn.functional.interpolate(planes, self._network.grid.shape, mode="bilinear", align_corners=False)
+        return self._decoder.boxes_from_bev(fine[0].movedim(0, -1).contiguous())
+
+
+def _lies_on_ground(spec: FeatureSpec, grid: BevGrid) -> bool:
+    return spec.dims[:2] == _GROUND and spec.shape[:2] == grid.shape
+
+
+def _smallest_rows(grid: BevGrid) -> int:
+    return next(rows for rows in range(1, grid.rows + 1) if rows * grid.cols % grid.rows == 0)
