@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cache.fidelity_file import read_fidelity
 from cache.frame_index_file import load_frames
 from cache.group import CacheGroup, read_group
 from cache.layout import CacheLayout
@@ -23,6 +24,7 @@ from cache.shard_file import ShardFile, check_shard
 from cache.storage import AnyLayout
 from schemas.errors import CacheError
 from schemas.features import StoredArray
+from schemas.fidelity import Fidelity
 from schemas.manifest import Manifest
 
 
@@ -117,6 +119,14 @@ class Cache:
             CacheError: the cache holds none, or the file is damaged.
         """
         return read_parameters(self._layout, self._group)
+
+    def fidelity(self) -> Fidelity | None:
+        """How far the cached numbers were from the teacher's floats when the cache was filled; None if not measured.
+
+        Raises:
+            CacheError: the file is damaged, or another cache's.
+        """
+        return read_fidelity(self._layout, self._group)
 
     def require_features(self, names: Sequence[str]) -> None:
         """Refuse when a feature is not in the cache.
@@ -214,8 +224,10 @@ def open_cache(path: Path | str) -> Cache:
         CacheError: there is none, or it is foreign, from the future, edited by hand, damaged or not readable.
     """
     root = remote_root(path)
-    layout = CacheLayout(Path(path)) if root is None else CacheLayout(root)
+    layout: AnyLayout = CacheLayout(Path(path)) if root is None else CacheLayout(root)
     group = read_group(layout)
+    if root is not None:
+        (root / "zarr.json").read_range(0, 1)  # refuses a server that would send whole shards for every frame
     return Cache(layout, group, load_frames(layout, group))
 
 

@@ -9,15 +9,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cache.durable_files import disk_errors
+from cache.fidelity_file import write_fidelity
 from cache.frame_index_file import add_to_frames
 from cache.group import CacheGroup, create_group, read_group
 from cache.layout import CacheLayout
 from cache.parameters_file import write_parameters
 from cache.receipts import listed_receipts
+from cache.remote_file import remote_root
 from cache.scene_lock import sweep
 from cache.scene_writer import SceneWriter
 from cache.zarr_documents import SceneSlot
 from schemas.errors import CacheError
+from schemas.fidelity import Fidelity
 from schemas.manifest import Manifest, differing_fields
 
 __all__ = ["CacheWriter", "SceneSlot", "SceneWriter", "open_for_writing"]
@@ -62,6 +65,10 @@ class CacheWriter:
         """Store the teacher's parameters that a student may inherit, as ``teacher.safetensors``."""
         write_parameters(self._layout, self._group, named)
 
+    def write_fidelity(self, fidelity: Fidelity) -> None:
+        """Store how far the cached numbers are from the teacher's floats, as ``fidelity.json``."""
+        write_fidelity(self._layout, self._group, fidelity)
+
 
 def open_for_writing(
     path: Path, manifest: Manifest, scenes: Sequence[SceneSlot], made_with: Mapping[str, str] = MappingProxyType({})
@@ -79,6 +86,12 @@ def open_for_writing(
         CacheError: the folder holds something else, or a cache with another manifest or scene axis: every differing
             field is told with both values; or the disk refuses.
     """
+    remote = remote_root(path)
+    if remote is not None:
+        raise CacheError(
+            f"{remote}: a cache is written to a local folder (or a mounted one), whose files can be made durable. "
+            "Choose one with CACHE=..., then copy it to where it shall be read from"
+        )
     layout = CacheLayout(path)
     with disk_errors("opening the cache", path):
         absent = not layout.group_document.exists()
