@@ -21,9 +21,9 @@ OPTIONS = $(strip $(call option,RECIPE,recipe) $(call option,DATA,data) $(call o
   $(call option,SPLIT,split) $(call option,CHECKPOINT,checkpoint) $(call option,CACHE,cache) $(call option,OUT,out) \
   $(if $(call given,ARGS),$(ARGS)))
 
-PROGRAMS := cache-teacher train-student evaluate view-cache make-scenes demo-teacher
+PROGRAMS := cache-teacher train-student evaluate plan verify-cache repair-cache view-cache make-scenes demo-teacher
 
-.PHONY: help setup $(PROGRAMS) demo test test-slow check format bench clean
+.PHONY: help setup $(PROGRAMS) demo test test-slow check format bench kill-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ $(READY): pyproject.toml
 cache-teacher: ## run the teacher once over every scene and write the cache
 train-student: ## train a student from the cache, without the teacher, and score it
 evaluate: ## score a detector with the official nuScenes evaluation
-view-cache: ## show what a cache holds, as a table and pictures
+plan: ## tell what a cache will cost before it is made: bytes, files, disk, hours
+verify-cache: ## check every file and every frame of a cache; damage is named
+repair-cache: ## drop exactly the damaged scenes of a cache, to be made again
+view-cache: ## show what a cache holds, as tables and pictures
 make-scenes: ## write the synthetic driving world in nuScenes form
 demo-teacher: ## train the demo's teacher on the synthetic world
 
@@ -65,6 +68,9 @@ check: $(READY) ## format, lint, types and import directions
 format: $(READY) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+kill-test: $(READY) ## kill real writers at random instants, hundreds of times, and check every byte they left
+	$(BIN)/python -m benchmarks.kill_test $(if $(call given,ARGS),$(ARGS))
 
 bench: $(READY) ## the measurements of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.base_forward $(if $(call given,ARGS),$(ARGS))

@@ -6,28 +6,26 @@ from pipeline.__main__ import app
 
 RECIPE = {"--recipe", "--set"}
 DATA = {"--data", "--version"}
+WEIGHTS = {"--checkpoint", "--allow-partial", "--untrained"}
+KEPT = {"--arrays", "--tier", "--bev-grid", "--cache", "--device", "--threads"}
 PROMISED = {
     "make-scenes": RECIPE | {"--out"},
     "demo-teacher": RECIPE | DATA | {"--split", "--scenes", "--out", "--device", "--max-steps", "--seed"},
     "cache-teacher": RECIPE
     | DATA
-    | {
-        "--split",
-        "--scenes",
-        "--checkpoint",
-        "--allow-partial",
-        "--untrained",
-        "--arrays",
-        "--tier",
-        "--cache",
-        "--device",
-    },
+    | WEIGHTS
+    | KEPT
+    | {"--split", "--scenes", "--engine", "--scheduler", "--workers"}
+    | {"--teacher", "--part"},
+    "plan": RECIPE | DATA | KEPT | {"--split", "--scenes", "--checkpoint", "--teacher", "--time-frames"},
+    "verify-cache": RECIPE | WEIGHTS | {"--data", "--cache", "--device", "--threads", "--live"},
+    "repair-cache": RECIPE | {"--cache"},
     "train-student": RECIPE
     | DATA
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--allow-untrained-teacher"},
     "evaluate": RECIPE | DATA | {"--split", "--checkpoint", "--out", "--device", "--model"},
-    "view-cache": RECIPE | DATA | {"--scenes", "--cache", "--out"},
+    "view-cache": RECIPE | DATA | {"--scenes", "--cache", "--out", "--against"},
 }
 
 
