@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cache.remote_file import RemoteFile
 from schemas.errors import CacheError
 
 Remedy = Literal["drop scene", "rebuild", "remove", "mend permissions", "restore", "sweep", "none"]
@@ -29,7 +30,7 @@ class SceneDamageError(CacheError):
         path: the damaged file.
     """
 
-    def __init__(self, scene_name: str, what: str, path: Path) -> None:
+    def __init__(self, scene_name: str, what: str, path: Path | RemoteFile) -> None:
         super().__init__(
             f"the cache is damaged: scene {scene_name}, {what} ({path}). {how_to_repair(path.parent.parent)}"
         )
@@ -63,7 +64,7 @@ class Damage:
         return self.remedy in ("sweep", "none")
 
 
-def damaged(scene_name: str, what: str, path: Path) -> SceneDamageError:
+def damaged(scene_name: str, what: str, path: Path | RemoteFile) -> SceneDamageError:
     """An error that names the damage and says how to make the scene again.
 
     Args:
@@ -74,12 +75,14 @@ def damaged(scene_name: str, what: str, path: Path) -> SceneDamageError:
     return SceneDamageError(scene_name, what, path)
 
 
-def how_to_repair(root: Path) -> str:
+def how_to_repair(root: Path | RemoteFile) -> str:
     """The commands that mend a damaged cache.
 
     Args:
         root: the cache folder.
     """
+    if isinstance(root, RemoteFile):
+        return "Verify and repair the cache where it was made (make verify-cache), then copy it here again"
     return (
         f"Drop what is damaged with make repair-cache CACHE={root}, "
         "then repeat the make cache-teacher command that filled the cache, which makes just that again"

@@ -4,6 +4,8 @@ It is derived. It is used only if it names exactly the scenes that have receipts
 from the receipts, in memory. Whoever removes a receipt in a program removes this file first.
 """
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 from cache.durable_files import disk_errors, write_file
@@ -11,9 +13,8 @@ from cache.group import CacheGroup
 from cache.layout import CacheLayout
 from cache.parquet_file import UNREADABLE, parquet_bytes, read_parquet
 from cache.receipts import Receipt, listed_receipts, read_receipt
-from cache.remote_file import RemoteFile
 from cache.scene_lock import exclusive_lock
-from cache.storage import AnyLayout, can_list
+from cache.storage import AnyLayout, can_list, read_whole
 from schemas.errors import CacheError, DiskError
 from schemas.frame_index import FRAME_SCHEMA
 
@@ -72,20 +73,54 @@ def add_to_frames(layout: CacheLayout, group: CacheGroup, receipts: tuple[Receip
         write_file(layout.frames, parquet_bytes(table, facts), layout.workshop / "frames.partial")
 
 
+def index_fault(layout: CacheLayout, group: CacheGroup, receipts: Mapping[str, Receipt]) -> str | None:
+    """What is wrong with ``frames.parquet``, in words; None when nothing is, or when there is no such file.
+
+    Args:
+        layout: the cache's paths.
+        group: its manifest and scene axis.
+        receipts: those that can be read, by scene name; what the file says of other scenes is not looked at.
+
+    Raises:
+        DiskError: the file may not be read.
+    """
+    data = read_whole(layout.frames, "reading the frame index")
+    if data is None:
+        return None
+    try:
+        names, rows = _index_of(data, group)
+    except UNREADABLE as error:
+        return f"the frame index cannot be read: {error}"
+    for name, table in _by_scene(names, rows, group).items():
+        if name in receipts and not table.equals(receipts[name].rows):
+            return f"its rows of scene {name} differ from the receipt's"
+    return None
+
+
 def _read_index(layout: AnyLayout, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
     """Scene names and rows of the file; nothing when it is absent, damaged or another cache's, for it is derived."""
-    nothing: tuple[tuple[str, ...], pa.Table] = ((), pa.Table.from_batches([], schema=FRAME_SCHEMA))
     try:
-        frames = layout.frames
-        table, facts = read_parquet(frames.read_bytes() if isinstance(frames, RemoteFile) else frames)
-        rows, names = table.cast(FRAME_SCHEMA), tuple(facts["scenes"])
-        sound = facts["fingerprint"] == group.fingerprint
-        sound = sound and rows.num_rows == sum(group.slot(name).length for name in names)
+        return _index_of(layout.frames.read_bytes(), group)
     except DiskError:
         raise
     except UNREADABLE:
-        return nothing
-    return (names, rows) if sound else nothing
+        return (), pa.Table.from_batches([], schema=FRAME_SCHEMA)
+
+
+def _index_of(data: bytes, group: CacheGroup) -> tuple[tuple[str, ...], pa.Table]:
+    """Scene names and rows of the file's content.
+
+    Raises:
+        one of ``UNREADABLE``: the content is damaged or another cache's.
+    """
+    table, facts = read_parquet(data)
+    rows, names = table.cast(FRAME_SCHEMA), tuple(facts["scenes"])
+    if facts["fingerprint"] != group.fingerprint:
+        raise ValueError(f"it states fingerprint {facts['fingerprint']}, expected {group.fingerprint}")
+    expected = sum(group.slot(name).length for name in names)
+    if rows.num_rows != expected:
+        raise ValueError(f"it holds {rows.num_rows} rows, expected {expected} for the scenes it names")
+    return names, rows
 
 
 def _by_scene(names: tuple[str, ...], rows: pa.Table, group: CacheGroup) -> dict[str, pa.Table]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cache.durable_files import disk_errors, move_into_place, remove_file, write_file
 from cache.group import CacheGroup
-from cache.layout import CacheLayout
+from cache.layout import VALID, CacheLayout
 from cache.receipts import Receipt, receipt_bytes
 from cache.scene_lock import exclusive_lock
 from cache.shard_bytes import CHECKSUM_BYTES, bytes_of, crc32c
@@ -43,23 +43,34 @@ def publish(layout: CacheLayout, group: CacheGroup, receipt: Receipt, folder: Pa
 
 def withdraw(layout: CacheLayout, group: CacheGroup, scene_name: str) -> None:
     """Make a scene absent: receipt first, then ``valid``, then the shards. The caller holds the scene's lock."""
-    index = group.scene_indices[scene_name]
     remove_file(layout.receipt(scene_name))
-    remove_file(layout.valid_chunk(index))
-    for name, array in group.arrays.items():
-        remove_file(layout.shard(name, index, 2 + len(array.shape)))
+    for path in scene_files(layout, group, scene_name).values():
+        remove_file(path)
+
+
+def scene_files(layout: CacheLayout, group: CacheGroup, scene_name: str) -> dict[str, Path]:
+    """Where a scene's chunk of ``valid`` and its shards belong, by array name, in the order of their removal."""
+    index = group.scene_indices[scene_name]
+    shards = {name: layout.shard(name, index, 2 + len(array.shape)) for name, array in group.arrays.items()}
+    return {VALID: layout.valid_chunk(index)} | shards
+
+
+def valid_bytes(steps: int, group: CacheGroup) -> bytes:
+    """The chunk of ``valid`` of a scene.
+
+    Args:
+        steps: how many frames the scene has.
+        group: says how many the longest has.
+    """
+    valid = np.zeros(group.step_axis, dtype=np.uint8)
+    valid[:steps] = 1
+    return valid.tobytes() + crc32c(bytes_of(valid)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _place(layout: CacheLayout, group: CacheGroup, receipt: Receipt, folder: Path) -> None:
-    index = group.scene_indices[receipt.scene_name]
-    remove_file(layout.valid_chunk(index))  # left by a writer that was killed just before its receipt
+    files = scene_files(layout, group, receipt.scene_name)
+    remove_file(files[VALID])  # left by a writer that was killed just before its receipt
     for name in receipt.shards:
-        move_into_place(folder / name, layout.shard(name, index, 2 + len(group.arrays[name].shape)))
-    write_file(layout.valid_chunk(index), _valid_bytes(receipt, group), folder / "valid.partial")
+        move_into_place(folder / name, files[name])
+    write_file(files[VALID], valid_bytes(receipt.rows.num_rows, group), folder / "valid.partial")
     write_file(layout.receipt(receipt.scene_name), receipt_bytes(receipt, group), folder / "receipt.partial")
-
-
-def _valid_bytes(receipt: Receipt, group: CacheGroup) -> bytes:
-    valid = np.zeros(group.step_axis, dtype=np.uint8)
-    valid[: receipt.rows.num_rows] = 1
-    return valid.tobytes() + crc32c(bytes_of(valid)).to_bytes(CHECKSUM_BYTES, "little")
