@@ -78,6 +78,11 @@ class CacheLayout(Generic[Place]):
         return self.root / "teacher.safetensors"
 
     @property
+    def fidelity(self) -> Place:
+        """How far the cached numbers were from the teacher's floats when the cache was filled."""
+        return self.root / "fidelity.json"
+
+    @property
     def workshop(self) -> Place:
         """Locks and unfinished files of writers. Readers never look inside; a copy of a cache can leave it out."""
         return self.root / ".writers"
@@ -94,7 +99,7 @@ class CacheLayout(Generic[Place]):
 
     @property
     def index_lock(self) -> Place:
-        """Held while ``frames.parquet`` or ``teacher.safetensors`` is replaced."""
+        """Held while ``frames.parquet``, ``teacher.safetensors`` or ``fidelity.json`` is replaced."""
         return self.workshop / "index.lock"
 
     def scene_lock(self, scene_name: str) -> Place:

@@ -1,6 +1,5 @@
 """The writer of a cache: creates it or adds to it, one scene at a time, in as many processes as one likes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from cache.fidelity_file import write_fidelity
 from cache.frame_index_file import add_to_frames
 from cache.group import CacheGroup, create_group, read_group
 from cache.layout import CacheLayout
+from cache.manifest_check import refuse_other_manifest
 from cache.parameters_file import write_parameters
 from cache.receipts import listed_receipts
 from cache.remote_file import remote_root
@@ -21,7 +21,7 @@ from cache.scene_writer import SceneWriter
 from cache.zarr_documents import SceneSlot
 from schemas.errors import CacheError
 from schemas.fidelity import Fidelity
-from schemas.manifest import Manifest, differing_fields
+from schemas.manifest import Manifest
 
 __all__ = ["CacheWriter", "SceneSlot", "SceneWriter", "open_for_writing"]
 
@@ -98,35 +98,14 @@ def open_for_writing(
     if absent:
         create_group(layout, CacheGroup(manifest, tuple(scenes)))
     group = read_group(layout)
-    _refuse_other_manifest(path, manifest, group.manifest)
+    remedy = f"Give the new features a cache of their own: make cache-teacher CACHE={path}-2"
+    refuse_other_manifest(path, manifest, group.manifest, remedy)
     _refuse_other_scenes(path, tuple(scenes), group.slots)
     with disk_errors("opening the cache", path):
         layout.workshop.mkdir(exist_ok=True)  # a copy of a cache may come without it
         sweep(layout.partial)
     add_to_frames(layout, group, ())
     return CacheWriter(layout, group, made_with)
-
-
-def _refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest) -> None:
-    if not differing_fields(ours.hashed_fields(), theirs.hashed_fields()):
-        return
-    differing = differing_fields(_readable_fields(ours), _readable_fields(theirs))
-    lines = [f"  {name}: {theirs_value} in the cache, {our_value} now" for name, our_value, theirs_value in differing]
-    raise CacheError(
-        f"the cache {path} was made differently, and a cache holds one kind of feature only:\n"
-        + "\n".join(lines)
-        + f"\nGive the new features a cache of their own: make cache-teacher CACHE={path}-2"
-    )
-
-
-def _readable_fields(manifest: Manifest) -> dict[str, Any]:
-    """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
-    fields = manifest.hashed_fields()
-    try:
-        fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
-    except ValueError:  # a teacher of one's own may describe itself in words
-        return fields
-    return fields
 
 
 def _refuse_other_scenes(path: Path, ours: tuple[SceneSlot, ...], theirs: tuple[SceneSlot, ...]) -> None:
