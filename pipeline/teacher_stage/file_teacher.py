@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import json
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +15,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
-from pipeline.teacher_stage.guarded_teacher import guarded
+from pipeline.teacher_stage.guarded_teacher import guarded, told_in_one_line
 from pipeline.teacher_stage.network import TeacherNetwork
 from schemas.bev_grid import BevGrid
-from schemas.errors import RecipeError, UserError
+from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
 from schemas.preprocessing import Preprocessing
 
-_HOW = "docs/bring_your_own_teacher.md shows one"
+_HOW = "docs/bring_your_own_teacher.md shows how to write one"
+_MODULE_PREFIX = "teacher_file_"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FileTeacher:
     Attributes:
         name: ``file.py:function``, without the folder: what a cache says of it holds on every machine.
         architecture: JSON with the sha256 of the file's text, so that an edited teacher is another teacher.
-        network: what it returned, its mistakes told in words.
+        network: what it returned, watched by ``guarded``.
     """
 
     name: str
@@ -46,13 +47,13 @@ def open_file_teacher(file: str, checkpoint: Path | None, device: torch.device) 
     """Run a teacher file and call its function as ``function(checkpoint, device)``.
 
     Args:
-        file: ``FILE.py:function``. The folder of the file can be imported from while this runs.
+        file: ``FILE.py:function``. Modules beside the file can be imported while it runs, and are forgotten afterwards.
         checkpoint: handed on as it is.
         device: where the teacher is to compute.
 
     Raises:
-        RecipeError: no such file or function; the file or the function raises; or what it returns is not a
-            ``TeacherNetwork``.
+        RecipeError: no such file or function, or what it returns is not a ``TeacherNetwork`` in evaluation mode.
+        TeacherError: the file or the function raises.
     """
     path, function_name = _parts(file)
     text = _read(path, file)
@@ -60,34 +61,15 @@ def open_file_teacher(file: str, checkpoint: Path | None, device: torch.device) 
         module = _run(path, file)
         function = getattr(module, function_name, None)
         if not callable(function):
-            found = sorted(name for name, value in vars(module).items() if callable(value) and _is_own(value, module))
             raise RecipeError(
-                f"--teacher {file}: {path.name} has no function {function_name}; it has {', '.join(found) or 'none'}."
+                f"--teacher {file}: {path.name} has no function {function_name}; it has {_functions(module)}."
             )
-        try:
+        with told_in_one_line(f"--teacher {file}: {function_name} raised", path):
             network = function(checkpoint, device)
-        except UserError:
-            raise
-        except Exception as error:
-            raise RecipeError(f"--teacher {file}: {function_name} raised {in_their_file(error, path)}.") from error
     name = f"{path.name}:{function_name}"
-    specs = _checked(network, name)
-    architecture = json.dumps(
-        {"file": path.name, "function": function_name, "sha256": hashlib.sha256(text).hexdigest()}
-    )
-    return FileTeacher(name, architecture, guarded(network, name, specs, path))
-
-
-def in_their_file(error: BaseException, path: Path) -> str:
-    """An exception in one line: its type, its message, and the last line of the user's file that led to it."""
-    message = f"{type(error).__name__}: {error}".rstrip(": ")
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == path.parent]
-    if not own:
-        return message
-    last = own[-1]
-    return f"{message} ({Path(last.filename).name}, line {last.lineno}, in {last.name}: {last.line})"
+    _refuse_no_teacher(network, name, path)
+    described = {"file": path.name, "function": function_name, "sha256": hashlib.sha256(text).hexdigest()}
+    return FileTeacher(name, json.dumps(described), guarded(network, name, path))
 
 
 def _parts(file: str) -> tuple[Path, str]:
@@ -105,86 +87,85 @@ def _read(path: Path, file: str) -> bytes:
 
 
 def _run(path: Path, file: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"teacher_file_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{_MODULE_PREFIX}{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up by name
-    try:
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up by its name
+    with told_in_one_line(f"--teacher {file}: {path.name} cannot be run", path):
         spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        raise RecipeError(f"--teacher {file}: {path.name} cannot be run: {in_their_file(error, path)}.") from error
     return module
+
+
+def _functions(module: ModuleType) -> str:
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return ", ".join(name for name in sorted(own) if not name.startswith("_")) or "none"
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The folder's modules can be imported, and are forgotten afterwards: none of them may pass for another's later."""
+    """Modules in the folder can be imported; none of them stays to pass for another program's later."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
-        tops = {name for name, module in sys.modules.items() if name not in before and _home(module) == folder}
-        for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
-            del sys.modules[name]
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:  # else they can be imported anyway
+            theirs = {name for name, module in sys.modules.items() if name not in before and _home(module) == folder}
+            for name in [name for name in sys.modules if name.partition(".")[0] in theirs]:
+                del sys.modules[name]
 
 
 def _home(module: ModuleType) -> Path | None:
-    """The folder that a top-level module or package lies in."""
+    """The folder that a top-level module or package lies in; None for anything else."""
     file = getattr(module, "__file__", None)
-    if file is None or "." in module.__name__ or module.__name__.startswith("teacher_file_"):
+    if file is None or "." in module.__name__ or module.__name__.startswith(_MODULE_PREFIX):
         return None
     path = Path(file).resolve()
     return path.parent.parent if path.name == "__init__.py" else path.parent
 
 
-def _is_own(value: object, module: ModuleType) -> bool:
-    return getattr(value, "__module__", None) == module.__name__
-
-
-def _checked(network: Any, name: str) -> tuple[FeatureSpec, ...]:
-    """The network's specs, when it is a teacher at all.
+def _refuse_no_teacher(network: Any, name: str, path: Path) -> None:
+    """Check all members but what ``features`` gives, which the first frame shows.
 
     Raises:
-        RecipeError: it is not; everything that is missing is named.
+        RecipeError: the network is not a teacher; everything that is missing is named.
+        TeacherError: a member raises.
     """
     members = ("preprocessing", "grid", "class_names", "feature_specs", "features", "state_dict")
-    missing = [member for member in members if not hasattr(network, member)]
-    if missing:
-        raise RecipeError(
-            f"--teacher {name} returned {_kind(network)}, which is no teacher: it has no {', '.join(missing)}; {_HOW}."
-        )
-    kinds = {"preprocessing": Preprocessing, "grid": BevGrid}
-    for member, kind in kinds.items():
-        if not isinstance(getattr(network, member), kind):
-            found = _kind(getattr(network, member))
-            raise RecipeError(f"--teacher {name}: its {member} is {found}, expected a {kind.__name__}; {_HOW}.")
-    for member in ("feature_specs", "features", "state_dict"):
-        if not callable(getattr(network, member)):
-            raise RecipeError(f"--teacher {name}: its {member} is {_kind(getattr(network, member))}, not a method.")
-    classes = network.class_names
-    if not isinstance(classes, tuple) or not classes or not all(isinstance(each, str) for each in classes):
-        raise RecipeError(f"--teacher {name}: its class_names are {classes!r}, expected a tuple of names.")
-    return _checked_specs(network, name)
+    with told_in_one_line(f"--teacher {name}: reading its members raised", path):
+        missing = [member for member in members if not hasattr(network, member)]
+        if missing:
+            lacks = ", ".join(missing)
+            raise RecipeError(f"--teacher {name} returned {_kind(network)}, which is no teacher: no {lacks}; {_HOW}.")
+        _refuse(name, "preprocessing", network.preprocessing, Preprocessing)
+        _refuse(name, "grid", network.grid, BevGrid)
+        _refuse_other_names(name, "class_names", network.class_names)
+        for member in ("feature_specs", "features", "state_dict"):
+            if not callable(getattr(network, member)):
+                raise RecipeError(f"--teacher {name}: its {member} is {_kind(getattr(network, member))}, not a method.")
+        specs = network.feature_specs()
+        if not isinstance(specs, tuple) or not specs:
+            raise RecipeError(f"--teacher {name}: feature_specs() gives {specs!r}, expected a tuple of FeatureSpec.")
+        for spec in specs:
+            _refuse(name, "feature_specs() entry", spec, FeatureSpec)
+        _refuse_other_names(name, "feature_specs() names", tuple(spec.name for spec in specs))
+        for key, value in network.state_dict().items():
+            _refuse(name, f"state_dict()[{key!r}]", value, torch.Tensor)
+    if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
+        raise RecipeError(f"--teacher {name} is in training mode, so its answers would vary: return network.eval().")
 
 
-def _checked_specs(network: Any, name: str) -> tuple[FeatureSpec, ...]:
-    specs = network.feature_specs()
-    if not isinstance(specs, tuple) or not specs:
-        raise RecipeError(f"--teacher {name}: feature_specs() gives {specs!r}, expected a tuple of FeatureSpec.")
-    for spec in specs:
-        if not isinstance(spec, FeatureSpec):
-            raise RecipeError(f"--teacher {name}: feature_specs() holds {_kind(spec)}, expected FeatureSpec; {_HOW}.")
-    names = [spec.name for spec in specs]
-    twice = sorted({each for each in names if names.count(each) > 1})
-    if twice:
-        raise RecipeError(f"--teacher {name}: feature_specs() names {', '.join(twice)} twice; names must differ.")
-    return specs
+def _refuse(name: str, member: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise RecipeError(f"--teacher {name}: its {member} is {_kind(value)}, expected a {kind.__name__}; {_HOW}.")
+
+
+def _refuse_other_names(name: str, member: str, values: object) -> None:
+    fit = isinstance(values, tuple) and len(values) > 0 and all(isinstance(value, str) for value in values)
+    if not fit or len(set(values)) < len(values):
+        raise RecipeError(f"--teacher {name}: its {member} are {values!r}, expected a tuple of names, each once.")
 
 
 def _kind(value: object) -> str:
