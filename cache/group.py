@@ -15,7 +15,7 @@ from cache.layout import VALID, CacheLayout, is_safe_name
 from cache.remote_file import RemoteFile
 from cache.scene_lock import exclusive_lock
 from cache.storage import AnyLayout, read_whole
-from cache.zarr_documents import FORMAT_NAME, SceneSlot, array_documents, group_document, structure
+from cache.zarr_documents import FORMAT_NAME, SceneSlot, array_documents, group_document, scenes_sha256, structure
 from schemas.errors import CacheError
 from schemas.features import StoredArray
 from schemas.manifest import FORMAT_VERSION, Manifest
@@ -109,10 +109,10 @@ def create_group(layout: CacheLayout, group: CacheGroup) -> None:
             scratch = layout.workshop / "creation.partial"
             for name, document in array_documents(group.manifest, group.slots).items():
                 layout.array_document(name).parent.mkdir()
-                write_file(layout.array_document(name), _json_bytes(document), scratch)
+                write_file(layout.array_document(name), document_bytes(document), scratch)
             layout.receipts.mkdir(exist_ok=True)
             fsync_directory(layout.root)
-            write_file(layout.group_document, _json_bytes(group_document(group.manifest, group.slots)), scratch)
+            write_file(layout.group_document, document_bytes(group_document(group.manifest, group.slots)), scratch)
 
 
 def _where_to_look(layout: AnyLayout) -> str:
@@ -121,7 +121,8 @@ def _where_to_look(layout: AnyLayout) -> str:
     return f"make one with make cache-teacher CACHE={layout.root}, or name the folder of an existing one with CACHE=..."
 
 
-def _json_bytes(document: dict[str, Any]) -> bytes:
+def document_bytes(document: dict[str, Any]) -> bytes:
+    """A ``zarr.json`` as it is written."""
     return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
@@ -146,6 +147,13 @@ def _parse(attributes: dict[str, Any], layout: AnyLayout) -> CacheGroup:
         raise CacheError(
             f"the manifest in {layout.group_document} was changed by hand: its fingerprint is {found}, "
             f"expected {attributes.get('fingerprint')} as stored beside it. Restore the file from a copy, "
+            "or make the cache again in another folder with CACHE=..."
+        )
+    axis = attributes.get("scenes_sha256", scenes_sha256(slots))  # caches of early writers do not state it
+    if axis != scenes_sha256(slots):
+        raise CacheError(
+            f"the scene axis in {layout.group_document} was changed by hand: its sha256 is {scenes_sha256(slots)}, "
+            f"expected {axis} as stored beside it. Restore the file from a copy, "
             "or make the cache again in another folder with CACHE=..."
         )
     group = CacheGroup(manifest, slots)

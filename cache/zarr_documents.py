@@ -4,6 +4,8 @@ They are written out here rather than left to a library, so that the format stay
 version of zarr is installed, and so that a cache can be opened and checked without importing one.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +57,8 @@ def group_document(manifest: Manifest, slots: Sequence[SceneSlot]) -> dict[str, 
             "format_version": manifest.format_version,
             "fingerprint": manifest.fingerprint,
             "manifest": manifest.model_dump(mode="json"),
-            "scenes": [{"name": slot.name, "token": slot.token, "length": slot.length} for slot in slots],
+            "scenes": _axis(slots),
+            "scenes_sha256": scenes_sha256(slots),
         },
         "consolidated_metadata": {
             "kind": "inline",
@@ -63,6 +66,12 @@ def group_document(manifest: Manifest, slots: Sequence[SceneSlot]) -> dict[str, 
             "metadata": array_documents(manifest, slots),
         },
     }
+
+
+def scenes_sha256(slots: Sequence[SceneSlot]) -> str:
+    """sha256 (hex) of the canonical JSON of the scene axis, so that a change by hand shows."""
+    canonical = json.dumps(_axis(slots), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def array_documents(manifest: Manifest, slots: Sequence[SceneSlot]) -> dict[str, dict[str, Any]]:
@@ -80,6 +89,10 @@ def array_documents(manifest: Manifest, slots: Sequence[SceneSlot]) -> dict[str,
 def structure(document: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an array's metadata that decides where its bytes are and what they mean."""
     return {key: document.get(key) for key in _STRUCTURE}
+
+
+def _axis(slots: Sequence[SceneSlot]) -> list[dict[str, Any]]:
+    return [{"name": slot.name, "token": slot.token, "length": slot.length} for slot in slots]
 
 
 def _array_document(array: StoredArray, leading: tuple[int, int], compressed: bool) -> dict[str, Any]:
