@@ -69,7 +69,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _absent(layout: CacheLayout, group: CacheGroup, scene_name: str) -> SceneCheck:
-    what = "there is no receipt: left by a writer that was killed, or being committed at this moment"
+    what = "there is no receipt: left by a writer that was killed, or just being committed"
     found = [(name, path) for name, path in scene_files(layout, group, scene_name).items() if path.exists()]
     return SceneCheck(None, tuple(Damage(scene_name, name, None, what, path, "sweep") for name, path in found))
 
