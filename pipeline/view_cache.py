@@ -1,66 +1,90 @@
-"""``make view-cache``: what a cache holds, as a table, and its frames as pictures."""
+"""``make view-cache``: what a cache holds, in tables, and its scenes as pictures, an animation and a page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cache.reading import Cache, open_cache
-from pipeline.console import Tracker, console, print_table
+from pipeline.cache_summary import print_summary
+from pipeline.console import Tracker, console
 from pipeline.dataset import DataChoice, open_data
 from pipeline.paths import OUT
-from pipeline.pictures import BevPicture, bev_as_rgb, draw_frame
+from pipeline.pictures.drawable import drawable
+from pipeline.pictures.frame_contents import SceneContents
+from pipeline.pictures.options import PictureOptions
+from pipeline.pictures.scene_pictures import draw_scene
+from pipeline.pictures.sheet import artist_of
 from pipeline.recipe import Recipe
-from schemas.boxes import empty_boxes
-from schemas.frames import Frame
+from pipeline.view_comparison import view_comparison
+from scenes.scene_tables import SceneTables
+from schemas.bev_grid import BevGrid
+from schemas.errors import RecipeError
 
-PICTURES_PER_SCENE = 4
 
+def view_cache(
+    recipe: Recipe,
+    cache_path: Path,
+    choice: DataChoice,
+    out: Path | None,
+    against: Path | None = None,
+    pictures: PictureOptions | None = None,
+) -> None:
+    """Print a summary, then draw each chosen scene (the first one unless some are named), or compare two caches.
 
-def view_cache(recipe: Recipe, cache_path: Path, choice: DataChoice, out: Path | None) -> None:
-    """Print a summary, and draw a few frames of each chosen scene (the first scene unless some are named).
+    A comparison needs no data set; it covers every scene that both hold unless some are named.
 
     Args:
         recipe: says where the frames' images are when ``choice`` does not.
         cache_path: the cache.
         choice: data directory, version and scenes.
-        out: folder for the pictures.
+        out: folder for the pictures; ``out/<recipe>/pictures`` when None.
+        against: another cache to compare with; None draws pictures.
+        pictures: choices about the pictures; the defaults when None.
 
     Raises:
-        CacheError: no cache, or a scene that it does not hold.
+        CacheError: no cache, a scene that it does not hold, or damage.
         DataError: an image cannot be read.
+        RecipeError: a cell outside the grid.
     """
     cache = open_cache(cache_path)
-    _print_summary(cache)
+    pictures = pictures or PictureOptions()
+    _refuse_cells_outside(pictures, cache.manifest.grid)
+    print_summary(cache)
+    folder = out or OUT / recipe.name / "pictures"
+    if against is not None:
+        view_comparison(cache, open_cache(against), choice.scenes, folder, pictures.stills)
+        return
     names = choice.scenes or cache.scene_names[:1]
     cache.require_scenes(names)
+    if not names:
+        return
     version = choice.version or cache.manifest.dataset.version
     tables = open_data(recipe, DataChoice(choice.data, version))
-    folder = out or OUT / recipe.name / "pictures"
-    chosen = [frame for name in names for frame in _spread(tables.frames(name), PICTURES_PER_SCENE)]
-    with Tracker("view-cache", len(chosen), "pictures") as tracker:
-        for frame in chosen:
-            bev = BevPicture(bev_as_rgb(cache.read(frame.sample_token, "bev")), cache.manifest.grid)
-            path = folder / f"{frame.scene_name}-{frame.step:03d}.png"
-            draw_frame(path, frame, tables.data_root, frame.boxes or empty_boxes(), bev)
-            tracker.advance(note=str(path))
-    console.print(f"Pictures in {folder}", soft_wrap=True)
+    for reason in drawable(cache.manifest).reasons:
+        console.print(reason, soft_wrap=True)
+    _draw_scenes(cache, tables, names, folder, pictures)
+    console.print(f"Pictures in {folder}; open a page: {folder / f'{names[0]}.html'}", soft_wrap=True)
 
 
-def _print_summary(cache: Cache) -> None:
+def _draw_scenes(
+    cache: Cache, tables: SceneTables, names: Sequence[str], folder: Path, pictures: PictureOptions
+) -> None:
     manifest = cache.manifest
-    rows = [
-        ("teacher", manifest.teacher.name + (" (untrained)" if manifest.teacher.untrained else "")),
-        ("data", f"{manifest.dataset.version} {manifest.dataset.split}"),
-        ("scenes", f"{len(cache.scene_names)} of {len(cache.all_scene_names)}"),
-        ("frames", str(cache.frames.num_rows)),
-        ("tier", manifest.tier),
-        ("BEV grid", f"{manifest.grid.rows}×{manifest.grid.cols} over {manifest.grid.extent_m} m"),
-        ("fingerprint", manifest.fingerprint),
-    ]
-    rows += [(spec.name, f"{' × '.join(map(str, spec.shape))}  ({', '.join(spec.dims)})") for spec in manifest.features]
-    print_table(f"Cache {cache.path}", ("", ""), rows)
+    title = manifest.teacher.name + (" (untrained)" if manifest.teacher.untrained else "")
+    subtitle = (
+        f"{manifest.dataset.name} {manifest.dataset.version} {manifest.dataset.split}, tier {manifest.tier}, "
+        f"fingerprint {manifest.fingerprint[:16]}"
+    )
+    with Tracker("view-cache", sum(tables.scene_length(name) for name in names), "frames") as tracker:
+        for name in names:
+            scene = SceneContents(cache, tables.frames(name), pictures.min_score)
+            draw_scene(artist_of(scene, tables.data_root, pictures, title), folder, subtitle, tracker.advance)
 
 
-def _spread(items: tuple[Frame, ...], count: int) -> list[Frame]:
-    """At most ``count`` of the items, evenly spaced, the first and the last among them."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(number * (len(items) - 1) / (count - 1))] for number in range(count)]
+def _refuse_cells_outside(pictures: PictureOptions, grid: BevGrid) -> None:
+    """Refuse cells that the map does not have."""
+    for row, col in pictures.cells:
+        if not (0 <= row < grid.rows and 0 <= col < grid.cols):
+            raise RecipeError(
+                f"--cells: ({row}, {col}) is outside the BEV grid of {grid.rows} rows and {grid.cols} columns; rows "
+                f"count from 0 at the rear to {grid.rows - 1} ahead, columns from 0 at the left to {grid.cols - 1}"
+            )

@@ -1,0 +1,231 @@
+"""Two caches compared: their manifests, their scenes, and frame by frame what they store."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.reading import Cache
+from schemas.features import FeatureSpec
+from schemas.manifest import Manifest, differing_fields
+
+
+@dataclass
+class FeatureDifference:
+    """How far one feature of this cache is from the other's, over the frames added so far.
+
+    Centred: each channel's mean over the frame (that of the other cache) is taken off first. A feature with large
+    constant channels would otherwise seem several times closer than it is.
+
+    Attributes:
+        name: of the feature.
+        frames: how many were compared.
+        largest: largest absolute difference of dequantised values.
+        same, values: stored values that are equal, and all; 0 values when the two are stored in different forms.
+    """
+
+    name: str
+    frames: int = 0
+    largest: float = 0.0
+    same: int = 0
+    values: int = 0
+    _squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+
+    def add(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+        """Count one frame's dequantised values, of one shape."""
+        cells = theirs.reshape(-1, theirs.shape[-1]).astype(np.float64)
+        mean = cells.mean(axis=0)
+        right = cells - mean
+        left = ours.reshape(right.shape).astype(np.float64) - mean
+        off = left - right
+        self._squares += [np.vdot(off, off), np.vdot(right, right), np.vdot(left, left), np.vdot(left, right)]
+        self.largest = max(self.largest, float(np.abs(off).max()))
+        self.frames += 1
+
+    def add_stored(self, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+        """Count one frame's stored values, of one form."""
+        self.same += int(np.count_nonzero(ours == theirs))
+        self.values += ours.size
+
+    @property
+    def centred_error(self) -> float:
+        """Norm of the difference over the centred norm of the other cache's values; NaN when those never vary."""
+        off, right, _, _ = self._squares
+        if right == 0:
+            return 0.0 if off == 0 else float("nan")
+        return float(np.sqrt(off / right))
+
+    @property
+    def cosine(self) -> float:
+        """Cosine between the two, centred; NaN when one of them never varies."""
+        _, right, left, both = self._squares
+        return float(both / np.sqrt(right * left)) if right * left > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two caches side by side.
+
+    Attributes:
+        manifest: (dotted field, ours, theirs) for each difference.
+        only_ours, only_theirs: scenes that one cache alone holds.
+        scenes: those compared frame by frame.
+        features: one entry for each feature that could be compared.
+        incomparable: a line for each feature that is not of one form.
+        other_bytes: scenes whose stored bytes differ.
+    """
+
+    manifest: tuple[tuple[str, Any, Any], ...]
+    only_ours: tuple[str, ...]
+    only_theirs: tuple[str, ...]
+    scenes: tuple[str, ...]
+    features: tuple[FeatureDifference, ...]
+    incomparable: tuple[str, ...]
+    other_bytes: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether manifest, scenes and every stored byte of them agree."""
+        return not (self.manifest or self.only_ours or self.only_theirs or self.incomparable or self.other_bytes)
+
+
+def common_scenes(ours: Cache, theirs: Cache, asked: Sequence[str]) -> tuple[str, ...]:
+    """Scenes that both caches hold, in our order.
+
+    Args:
+        ours: this cache.
+        theirs: the other.
+        asked: scenes to narrow down to; all when empty.
+
+    Raises:
+        CacheError: a scene asked for is in one cache only, or in none.
+    """
+    for cache in (ours, theirs):
+        cache.require_scenes(asked)
+    present = set(theirs.scene_names)
+    return tuple(name for name in asked or ours.scene_names if name in present)
+
+
+def compare_caches(
+    ours: Cache, theirs: Cache, scenes: Sequence[str], on_frame: Callable[[], None], *, narrowed: bool = False
+) -> Comparison:
+    """Compare manifests, and every frame of some scenes.
+
+    Args:
+        ours: this cache.
+        theirs: the other, which errors are relative to.
+        scenes: as ``common_scenes`` gives them.
+        on_frame: called after every frame.
+        narrowed: a person named the scenes, so the others do not count.
+
+    Raises:
+        CacheError: a frame is damaged.
+    """
+    common, incomparable = _comparable(ours.manifest, theirs.manifest)
+    found = {spec.name: FeatureDifference(_label(spec, ours.manifest, theirs.manifest)) for spec in common}
+    other_bytes = []
+    for scene in scenes:
+        pairs = list(zip(_tokens(ours, scene), _tokens(theirs, scene), strict=False))
+        same = _tokens(ours, scene) == _tokens(theirs, scene)
+        for step, (token, other_token) in enumerate(pairs):
+            if token == other_token:
+                for spec in common:
+                    same &= _add_frame(found[spec.name], (ours, theirs), (scene, step, token), spec)
+            on_frame()
+        if not same:
+            other_bytes.append(scene)
+    return Comparison(
+        manifest=tuple(differing_fields(_opened(ours.manifest), _opened(theirs.manifest))),
+        only_ours=() if narrowed else tuple(sorted(set(ours.scene_names) - set(theirs.scene_names))),
+        only_theirs=() if narrowed else tuple(sorted(set(theirs.scene_names) - set(ours.scene_names))),
+        scenes=tuple(scenes),
+        features=tuple(found.values()),
+        incomparable=incomparable,
+        other_bytes=tuple(other_bytes),
+    )
+
+
+def _add_frame(
+    difference: FeatureDifference, caches: tuple[Cache, Cache], place: tuple[str, int, str], spec: FeatureSpec
+) -> bool:
+    """Count one frame of one feature; returns whether everything stored of it is the same, scales included."""
+    (ours, theirs), (scene, step, token) = caches, place
+    difference.add(*at_coarser_grid(ours.read(token, spec.name), theirs.read(token, spec.name)))
+    forms = [cache.manifest.feature(spec.name).stored(cache.manifest.tier) for cache in caches]
+    if [(array.shape, array.dtype) for array in forms[0]] != [(array.shape, array.dtype) for array in forms[1]]:
+        return False
+    stored = [[cache.shard(scene, array.name).read(step) for array in forms[0]] for cache in caches]
+    difference.add_stored(stored[0][0], stored[1][0])
+    return all(left.tobytes() == right.tobytes() for left, right in zip(*stored, strict=True))
+
+
+def at_coarser_grid(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two maps (rows, cols, ...), the finer averaged over areas so that both have one shape; other arrays as they are.
+
+    Raises:
+        ValueError: neither shape is a whole multiple of the other.
+    """
+    if ours.shape == theirs.shape:
+        return ours, theirs
+    if ours.size < theirs.size:
+        return ours, _averaged(theirs, ours.shape)
+    return _averaged(ours, theirs.shape), theirs
+
+
+def _averaged(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    rows, cols, *rest = shape
+    blocks = values.reshape(rows, values.shape[0] // rows, cols, values.shape[1] // cols, *rest)
+    means: NDArray[np.float32] = blocks.mean(axis=(1, 3))
+    return means
+
+
+def _comparable(ours: Manifest, theirs: Manifest) -> tuple[list[FeatureSpec], tuple[str, ...]]:
+    """Features that can be compared, and a line about each that has not one shape in both."""
+    left, right = ({spec.name: spec for spec in manifest.features} for manifest in (ours, theirs))
+    common, lines = [], []
+    for name in sorted(left.keys() | right.keys(), key=[*left, *right].index):
+        if name not in left or name not in right:
+            lines.append(f"{name} is only in {'the other cache' if name in right else 'this cache'}")
+            continue
+        if left[name].shape != right[name].shape:
+            shapes = [" × ".join(map(str, specs[name].shape)) for specs in (left, right)]
+            averages = _averages(left[name], right[name]) and ours.grid.extent_m == theirs.grid.extent_m
+            lines.append(
+                f"{name} is {shapes[0]} in this cache and {shapes[1]} in the other: "
+                + ("compared as averages over the coarser grid's cells" if averages else "not compared")
+            )
+            if not averages:
+                continue
+        common.append(left[name])
+    return common, tuple(lines)
+
+
+def _averages(ours: FeatureSpec, theirs: FeatureSpec) -> bool:
+    """Whether two features are maps of the same channels, one grid a whole multiple of the other."""
+    if ours.dims != theirs.dims or ours.dims != ("y", "x", "channel") or ours.shape[2] != theirs.shape[2]:
+        return False
+    pairs = list(zip(ours.shape[:2], theirs.shape[:2], strict=True))
+    return all(left % right == 0 for left, right in pairs) or all(right % left == 0 for left, right in pairs)
+
+
+def _label(spec: FeatureSpec, ours: Manifest, theirs: Manifest) -> str:
+    shapes = [manifest.feature(spec.name).shape for manifest in (ours, theirs)]
+    rows, cols = min(shapes)[:2]
+    return spec.name if shapes[0] == shapes[1] else f"{spec.name} at {rows} × {cols}"
+
+
+def _opened(manifest: Manifest) -> dict[str, Any]:
+    """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
+    fields = manifest.hashed_fields()
+    fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
+    return fields
+
+
+def _tokens(cache: Cache, scene: str) -> list[str]:
+    rows = cache.frames.select(["scene_name", "sample_token"]).to_pylist()
+    return [row["sample_token"] for row in rows if row["scene_name"] == scene]

@@ -1,0 +1,1 @@
+"""Pictures of a cache: cameras and boxes, the BEV feature, temporal attention, queries, whole scenes, differences."""
