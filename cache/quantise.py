@@ -144,7 +144,8 @@ def _needs_clipping(
 
 
 def _encode_unit(spec: FeatureSpec, numbers: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    steps = np.rint(np.array([low, high], dtype=np.float32) * np.float32(UNIT_LIMIT))
+    with np.errstate(over="ignore"):  # infinite is outside as well
+        steps = np.rint(np.array([low, high], dtype=np.float32) * np.float32(UNIT_LIMIT))
     if steps[0] < 0 or steps[1] > UNIT_LIMIT:
         raise CacheError(f"{spec.name} reaches from {low:g} to {high:g}, expected weights from 0 to 1")
     flat = np.ascontiguousarray(numbers).reshape(-1, 1)

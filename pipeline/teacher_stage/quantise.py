@@ -27,8 +27,8 @@ class StoredFrame:
 
     Attributes:
         arrays: by stored array name.
-        extremes: (features, 2) float32, least and greatest value of each feature in the specs' order; NaN where a
-            feature holds one.
+        extremes: (features, 3) float32 in the specs' order: a feature's least and greatest value, NaN where it holds
+            one; and its greatest scale, 0 where it has none, infinite where a channel is wider than float32 can hold.
     """
 
     arrays: Mapping[str, Tensor]
@@ -39,7 +39,7 @@ class StoredFrame:
         return {name: array.numpy() for name, array in self.arrays.items()}
 
 
-def quantise(specs: Sequence[FeatureSpec], features: Mapping[str, Tensor], tier: Tier) -> StoredFrame:
+def quantise(specs: Sequence[FeatureSpec], features: Mapping[str, object], tier: Tier) -> StoredFrame:
     """One frame's features as they are stored.
 
     Args:
@@ -54,9 +54,12 @@ def quantise(specs: Sequence[FeatureSpec], features: Mapping[str, Tensor], tier:
     extremes = []
     for spec in specs:
         values = _checked(spec, features)
-        extremes.append(torch.stack(values.aminmax()))
-        arrays |= _stored(spec, values, tier)
-    return StoredFrame(arrays, torch.stack([pair.to(extremes[0].device) for pair in extremes]))
+        stored = _stored(spec, values, tier)
+        low, high = values.aminmax()
+        scale = stored[spec.scale_array].max() if spec.is_scaled(tier) else torch.zeros_like(low)
+        extremes.append(torch.stack([low, high, scale]))
+        arrays |= stored
+    return StoredFrame(arrays, torch.stack([row.to(extremes[0].device) for row in extremes]))
 
 
 def refuse_unfit(specs: Sequence[FeatureSpec], frame: StoredFrame, tier: Tier) -> None:
@@ -65,15 +68,15 @@ def refuse_unfit(specs: Sequence[FeatureSpec], frame: StoredFrame, tier: Tier) -
     Raises:
         CacheError: a feature holds NaN or infinity, or reaches beyond what its encoding can hold.
     """
-    for spec, (low, high) in zip(specs, frame.extremes.tolist(), strict=True):
+    for spec, (low, high, scale) in zip(specs, frame.extremes.tolist(), strict=True):
         if not (np.isfinite(low) and np.isfinite(high)):
             raise CacheError(
                 f"{spec.name} holds values that are NaN or infinite (it reaches from {low} to {high}); nothing "
                 "non-finite is ever stored. Look at the teacher's weights and precision"
             )
-        if spec.encoding == "unit" and (round(low * UNIT_LIMIT) < 0 or round(high * UNIT_LIMIT) > UNIT_LIMIT):
+        if spec.encoding == "unit" and (_unit_step(low) < 0 or _unit_step(high) > UNIT_LIMIT):
             raise CacheError(f"{spec.name} reaches from {low:g} to {high:g}, expected weights from 0 to 1")
-        if spec.encoding == "affine" and spec.is_scaled(tier) and high - low > np.finfo(np.float32).max:
+        if not np.isfinite(scale):
             raise CacheError(f"{spec.name} reaches from {low:g} to {high:g}: wider than float32 can hold")
         halves = spec.encoding == "float16" or (spec.encoding == "affine" and not spec.is_scaled(tier))
         if halves and max(-low, high) > _FLOAT16_LIMIT:
@@ -83,7 +86,12 @@ def refuse_unfit(specs: Sequence[FeatureSpec], frame: StoredFrame, tier: Tier) -
             )
 
 
-def _checked(spec: FeatureSpec, features: Mapping[str, Tensor]) -> Tensor:
+def _unit_step(value: float) -> float:
+    with np.errstate(over="ignore"):  # infinite is outside as well
+        return float(np.rint(np.float32(value) * np.float32(UNIT_LIMIT)))
+
+
+def _checked(spec: FeatureSpec, features: Mapping[str, object]) -> Tensor:
     if spec.name not in features:
         raise CacheError(f"the teacher gave no {spec.name}, which its specs promise; it gave {sorted(features)}")
     values = features[spec.name]
@@ -100,18 +108,20 @@ def _stored(spec: FeatureSpec, values: Tensor, tier: Tier) -> dict[str, Tensor]:
         return _scaled(spec, values)
     if spec.encoding == "unit":
         return {spec.name: (values * UNIT_LIMIT).round_().clamp_(0, UNIT_LIMIT).to(torch.uint8).contiguous()}
-    return {spec.name: values.to(torch.float32 if spec.encoding == "float32" else torch.float16).contiguous()}
+    if spec.encoding == "float32":  # a copy, as the teacher may use its memory again before the frame is written
+        return {spec.name: values.clone(memory_format=torch.contiguous_format)}
+    return {spec.name: values.half().contiguous()}
 
 
 def _scaled(spec: FeatureSpec, values: Tensor) -> dict[str, Tensor]:
     others = [number for number, dim in enumerate(spec.dims) if dim not in spec.scale_dims]
     shape = [size if dim in spec.scale_dims else 1 for dim, size in zip(spec.dims, spec.shape, strict=True)]
-    low, high = values.amin(others), values.amax(others)
+    low, high = (values.amin(others), values.amax(others)) if others else (values, values)  # none would mean all
     if spec.encoding == "affine":
         span = high - low
-        scale, offset = span / (2 * INT8_LIMIT), low + 0.5 * span
+        scale, offset = _divided(span, 2 * INT8_LIMIT), low + 0.5 * span
     else:
-        scale, offset = torch.maximum(-low, high) / INT8_LIMIT, None
+        scale, offset = _divided(torch.maximum(-low, high), INT8_LIMIT), None
     scale = torch.where(scale < _SMALLEST_SCALE, torch.ones_like(scale), scale)
     centred = values if offset is None else values - offset.reshape(shape)
     whole = (centred / scale.reshape(shape)).round_().clamp_(-INT8_LIMIT, INT8_LIMIT)
@@ -119,3 +129,8 @@ def _scaled(spec: FeatureSpec, values: Tensor) -> dict[str, Tensor]:
     if offset is not None:
         arrays[spec.offset_array] = offset.contiguous()
     return arrays
+
+
+def _divided(values: Tensor, divisor: int) -> Tensor:
+    """The correctly rounded quotient. By a plain number, CUDA multiplies with the rounded reciprocal instead."""
+    return values / torch.full_like(values, divisor)
