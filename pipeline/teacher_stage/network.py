@@ -11,6 +11,10 @@ from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
 from schemas.preprocessing import Preprocessing
 
+LIVE_BEV = "live_bev"
+"""Name under which ``features`` may give, uncached, the BEV map that the teacher itself decodes, where the feature
+``bev`` is a reduced one."""
+
 
 @runtime_checkable
 class TeacherNetwork(Protocol):

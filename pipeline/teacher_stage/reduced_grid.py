@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.teacher_stage.network import DecodesBev, Inheritable, TeacherNetwork
+from pipeline.teacher_stage.network import LIVE_BEV, DecodesBev, Inheritable, TeacherNetwork
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
 from schemas.errors import RecipeError
@@ -106,11 +106,14 @@ class _Reduced:
     def features(self, inputs: CameraInputs, previous: Any) -> tuple[Mapping[str, Tensor], Any]:
         """One keyframe; its state is the teacher's own."""
         found, state = self._network.features(inputs, previous)
+        return self._reduced(found), state
+
+    def _reduced(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         coarse = dict(found)
         for spec in self._on_ground:
             if spec.name in coarse and tuple(coarse[spec.name].shape) == spec.shape:  # else the quantiser refuses it
                 coarse[spec.name] = self._average(coarse[spec.name]) * self._unit_scale(spec)
-        return coarse, state
+        return coarse
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """The teacher's: its weights are the same."""
@@ -138,8 +141,18 @@ class _DecodingReduced(_Reduced):
         super().__init__(network, grid)
         self._decoder = decoder
 
+    def features(self, inputs: CameraInputs, previous: Any) -> tuple[Mapping[str, Tensor], Any]:
+        """One keyframe, and beside the coarse map the one that the teacher decodes itself."""
+        found, state = self._network.features(inputs, previous)
+        coarse = self._reduced(found)
+        if "bev" in found:
+            coarse[LIVE_BEV] = found["bev"]
+        return coarse, state
+
     def boxes_from_bev(self, bev: Float[Tensor, "row col channel"]) -> Boxes:
-        """What the teacher sees in a coarse map, interpolated to its own grid."""
+        """What the teacher sees in a coarse map, interpolated to its own grid, or in one of that grid."""
+        if tuple(bev.shape[:2]) == self._network.grid.shape:
+            return self._decoder.boxes_from_bev(bev)
         planes = bev.movedim(-1, 0)[None]
         fine = nn.functional.interpolate(planes, self._network.grid.shape, mode="bilinear", align_corners=False)
         return self._decoder.boxes_from_bev(fine[0].movedim(0, -1).contiguous())
