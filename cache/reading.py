@@ -52,6 +52,13 @@ class Cache:
         """Every scene that has a place in the cache, cached yet or not, in the order of the scene axis."""
         return tuple(slot.name for slot in self._group.slots)
 
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """(scene, step): whether the frame is cached, over every scene that has a place."""
+        present = set(self.scene_names)
+        lengths = [slot.length if slot.name in present else 0 for slot in self._group.slots]
+        return np.less.outer(np.arange(self._group.step_axis), lengths).T
+
     @property
     def arrays(self) -> Mapping[str, StoredArray]:
         """The stored arrays by name: what ``shard`` can be asked for."""
@@ -67,18 +74,52 @@ class Cache:
             CacheError: the frame or the feature is not in the cache, or the file is damaged.
         """
         self.require_features([feature_name])
+        return self.read_step(*self.place(sample_token), feature_name)
+
+    def read_step(self, scene_name: str, step: int, feature_name: str) -> NDArray[np.float32]:
+        """As ``read``, for a frame named by its place."""
+        spec = self.manifest.feature(feature_name)
+        stored = {
+            array.name: self.shard(scene_name, array.name).read(step) for array in spec.stored(self.manifest.tier)
+        }
+        return decode(spec, stored, self.manifest.tier)
+
+    def place(self, sample_token: str) -> tuple[str, int]:
+        """Scene name and step of a frame.
+
+        Raises:
+            CacheError: it is not in the cache.
+        """
         if sample_token not in self._places:
             raise CacheError(
                 f"no frame with sample_token {sample_token} in the cache {self.path}, which holds "
                 f"{self.frames.num_rows} frames of {len(self.scene_names)} scenes of split "
                 f"{self.manifest.dataset.split}; cache its scene with make cache-teacher"
             )
-        scene_name, step = self._places[sample_token]
-        spec = self.manifest.feature(feature_name)
-        stored = {
-            array.name: self.shard(scene_name, array.name).read(step) for array in spec.stored(self.manifest.tier)
-        }
-        return decode(spec, stored, self.manifest.tier)
+        return self._places[sample_token]
+
+    def dask(self, array_name: str) -> Any:
+        """One stored array, or ``valid``, as a ``dask.array.Array`` over (scene, step, ...); a chunk is a frame.
+
+        The numbers are as stored (int8 with their scales beside them); fill values where nothing is cached. Slice
+        before computing with it. For floats, ``xarray`` and its ``.chunk()``.
+
+        Raises:
+            CacheError: there is no such array.
+        """
+        from cache.dask_view import dask_array  # noqa: PLC0415  opening a cache does not import dask
+
+        return dask_array(self, array_name)
+
+    def xarray(self) -> Any:
+        """All features as an ``xarray.Dataset``, dequantised to float32 as they are indexed.
+
+        Selecting costs nothing; asking for values reads and verifies the frames selected and no others. What is not
+        cached is NaN, and ``valid`` is False there.
+        """
+        from cache.xarray_view import dataset_of  # noqa: PLC0415  opening a cache does not import xarray
+
+        return dataset_of(self)
 
     def shard(self, scene_name: str, array_name: str) -> ShardFile:
         """What a stream needs to read one scene of one array: file, offsets, checksums.
@@ -87,8 +128,7 @@ class Cache:
             CacheError: the scene or the array is not in the cache, or the file does not match the receipt.
         """
         self.require_scenes([scene_name])
-        if array_name not in self.arrays:
-            raise CacheError(f"no array {array_name} in the cache {self.path}, which holds {sorted(self.arrays)}")
+        self.require_array(array_name)
         array = self.arrays[array_name]
         contents = self._receipt(scene_name).shards[array_name]
         shard = ShardFile(
@@ -142,6 +182,15 @@ class Cache:
                 f"the cache {self.path} lacks the features {', '.join(missing)}; it holds {', '.join(present)}. "
                 f'Make one that has them: make cache-teacher CACHE={self.path}-2 ARGS="--arrays {wanted}"'
             )
+
+    def require_array(self, name: str) -> None:
+        """Refuse when a stored array is not in the cache.
+
+        Raises:
+            CacheError: tells which there are.
+        """
+        if name not in self.arrays:
+            raise CacheError(f"no array {name} in the cache {self.path}, which holds {sorted(self.arrays)}")
 
     def require_scenes(self, names: Sequence[str]) -> None:
         """Refuse when a scene is not in the cache: every Zarr library would read it as fill values, without an error.
