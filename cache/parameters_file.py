@@ -17,6 +17,9 @@ from cache.storage import AnyLayout, read_whole
 from schemas.errors import CacheError
 from schemas.manifest import weights_sha256
 
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its JSON header."""
+
 
 def write_parameters(layout: CacheLayout, group: CacheGroup, named: Mapping[str, NDArray[Any]]) -> None:
     """Write the parameters, replacing what is there as a whole.
@@ -27,8 +30,18 @@ def write_parameters(layout: CacheLayout, group: CacheGroup, named: Mapping[str,
     arrays = {name: np.ascontiguousarray(array) for name, array in named.items()}
     facts = {"fingerprint": group.fingerprint, "sha256": weights_sha256(arrays.items())}
     with disk_errors("writing the teacher's parameters", layout.parameters), exclusive_lock(layout.index_lock):
-        data = safetensors_numpy.save(arrays, metadata=facts)
+        data = _canonical(safetensors_numpy.save(arrays, metadata=facts))
         write_file(layout.parameters, data, layout.workshop / "parameters.partial")
+
+
+def _canonical(data: bytes) -> bytes:
+    """The same file with its facts in sorted order: safetensors writes them in another order every time."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors start aligned
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + data[_LENGTH_BYTES + length :]
 
 
 def read_parameters(layout: AnyLayout, group: CacheGroup) -> dict[str, NDArray[Any]]:

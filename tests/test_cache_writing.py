@@ -267,6 +267,17 @@ def test_parameters_come_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
+def test_parameters_are_written_to_the_same_bytes_every_time(tmp_path: Path) -> None:
+    """safetensors alone would write the facts in another order, from one process to the next and within one."""
+    writer = write_cache(tmp_path, [])
+    contents = set()
+    for _ in range(20):
+        writer.write_parameters({"ü": np.arange(3, dtype=np.float16), "b.weight": np.ones((2, 3), dtype=np.float32)})
+        contents.add((tmp_path / "teacher.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert sorted(open_cache(tmp_path).parameters()) == ["b.weight", "ü"]
+
+
 def test_parameters_are_refused_when_absent_damaged_or_foreign(tmp_path: Path) -> None:
     writer = write_cache(tmp_path / "a", [SLOT])
     cache = open_cache(tmp_path / "a")
