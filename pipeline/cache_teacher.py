@@ -6,16 +6,15 @@ What happens to a scene is in ``teacher_stage/scene.py``; who does it, in the en
 
 from collections.abc import Mapping, Sequence
 
-from cache.layout import CacheLayout
 from cache.writing import CacheWriter
 from pipeline.console import Tracker, console, print_table
+from pipeline.fidelity_table import print_fidelity
 from pipeline.recipe import write_recipe
-from pipeline.teacher_stage.dask_engine import cache_on_dask
 from pipeline.teacher_stage.engine import EngineChoice
-from pipeline.teacher_stage.fidelity import Fidelity, print_fidelity
 from pipeline.teacher_stage.job import CacheJob, StageChoice, StageSource, open_job, open_source
 from pipeline.teacher_stage.plan import make_plan, print_price, require_space
 from pipeline.teacher_stage.serial import cache_serially
+from schemas.fidelity import Fidelity
 
 
 def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
@@ -45,6 +44,8 @@ def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
     with Tracker("cache-teacher", source.frames_of(waiting), "frames") as tracker:
         events = ConsoleEvents(tracker, job.writer)
         if engine.name == "dask":
+            from pipeline.teacher_stage.dask_engine import cache_on_dask  # noqa: PLC0415  only this engine pays for it
+
             failures = cache_on_dask(choice, engine, waiting, events)
         else:
             failures = cache_serially(job, waiting, events)
@@ -87,7 +88,7 @@ def summarise(source: StageSource, writer: CacheWriter, names: Sequence[str], fa
     """Print what the cache holds now, and what failed."""
     committed, manifest = writer.committed(), source.manifest
     frames = source.frames_of(sorted(committed))
-    size_bytes = sum(path.stat().st_size for path in CacheLayout(writer.path).shards())
+    size_bytes = sum(path.stat().st_size for path in writer.path.glob("*/c.*") if path.is_file())
     print_table(
         f"Cache {writer.path}",
         ("", ""),

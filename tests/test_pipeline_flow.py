@@ -123,14 +123,16 @@ def test_ctrl_c_keeps_finished_scenes_and_the_same_command_goes_on(
 ) -> None:
     first, second = load_tables(program.data, "v1.0-trainval").scene_names("train")
 
-    def interrupted(frames: Sequence[Frame], data_root: Path, preprocessing: Preprocessing) -> Iterator[CameraInputs]:
+    def interrupted(
+        frames: Sequence[Frame], data_root: Path, preprocessing: Preprocessing, threads: int
+    ) -> Iterator[CameraInputs]:
         for number, inputs in enumerate(stream_frames(frames, data_root, preprocessing)):
             if frames[0].scene_name == second and number == 2:
                 raise KeyboardInterrupt
             yield inputs
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cache_teacher.stream_frames", interrupted)
+        patch.setattr("pipeline.teacher_stage.scene.stream_frames", interrupted)
         assert "Finished scenes are kept; run the same command" in program.refused("cache-teacher", "--untrained")
     assert open_cache(Path("out/demo/teacher-cache")).scene_names == (first,)
     assert "(1 are there already)" in program.succeeded("cache-teacher", "--untrained")
@@ -140,7 +142,7 @@ def test_ctrl_c_keeps_finished_scenes_and_the_same_command_goes_on(
 def test_a_disk_that_cannot_hold_the_cache_is_told_before_anything_runs(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.cache_teacher.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr("pipeline.teacher_stage.plan.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     refused = program.refused("cache-teacher", "--untrained")
     assert " GB for 8 more frames" in refused
     assert "--arrays bev" in refused

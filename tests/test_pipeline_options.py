@@ -17,7 +17,11 @@ PROMISED = {
     | KEPT
     | {"--split", "--scenes", "--engine", "--scheduler", "--workers"}
     | {"--teacher", "--part"},
-    "plan": RECIPE | DATA | KEPT | {"--split", "--scenes", "--checkpoint", "--teacher", "--time-frames"},
+    "plan": RECIPE
+    | DATA
+    | KEPT
+    | {"--split", "--scenes", "--checkpoint", "--teacher", "--time-frames"}
+    | {"--frames", "--workers"},
     "verify-cache": RECIPE | WEIGHTS | {"--data", "--cache", "--device", "--threads", "--live"},
     "repair-cache": RECIPE | {"--cache"},
     "train-student": RECIPE

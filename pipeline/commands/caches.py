@@ -79,12 +79,16 @@ def plan(
     timed_frames: Annotated[
         int, typer.Option("--time-frames", min=0, help="Frames to time the teacher on; 0 to leave that out.")
     ] = 2,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Plan for so many frames, whatever the data say.")
+    ] = None,
+    workers: options.WorkersOption = None,
 ) -> None:
     """Tell what a cache will cost before it is made: bytes, files, free disk, hours. Writes nothing."""
     with told_clearly("Nothing was written."):
         from pipeline.dataset import DataChoice
         from pipeline.paths import cache_folder
-        from pipeline.plan import plan
+        from pipeline.plan import PlanOptions, plan
         from pipeline.recipes import load_recipe, with_cache, with_teacher_file
         from pipeline.teacher_stage.job import StageChoice, StageOptions
         from pipeline.teacher_stage.teacher import WeightsSource
@@ -99,7 +103,7 @@ def plan(
             device=device,
             options=StageOptions(threads=threads),
         )
-        plan(stage, timed_frames)
+        plan(stage, PlanOptions(timed_frames=timed_frames, frames=frames, workers=workers or 1))
 
 
 def verify_cache(

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from pipeline.teacher_stage.fidelity import Fidelity
 from schemas.errors import RecipeError
+from schemas.fidelity import Fidelity
 
 EngineName = Literal["serial", "dask"]
 
@@ -39,6 +39,7 @@ class EngineChoice:
     part: Part | None = None
 
 
+@runtime_checkable
 class StageEvents(Protocol):
     """What the program shows while an engine works."""
 
