@@ -163,9 +163,11 @@ def _refuse(name: str, member: str, value: object, kind: type) -> None:
 
 
 def _refuse_other_names(name: str, member: str, values: object) -> None:
-    fit = isinstance(values, tuple) and len(values) > 0 and all(isinstance(value, str) for value in values)
-    if not fit or len(set(values)) < len(values):
-        raise RecipeError(f"--teacher {name}: its {member} are {values!r}, expected a tuple of names, each once.")
+    match values:
+        case (str(), *_) if isinstance(values, tuple) and all(isinstance(each, str) for each in values):
+            if len(set(values)) == len(values):
+                return
+    raise RecipeError(f"--teacher {name}: its {member} are {values!r}, expected a tuple of names, each once.")
 
 
 def _kind(value: object) -> str:

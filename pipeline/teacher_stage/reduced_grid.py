@@ -126,8 +126,8 @@ class _Reduced:
     def _average(self, values: Tensor) -> Tensor:
         rows, cols = self._rows.to(values.device), self._cols.to(values.device)
         with torch.autocast(values.device.type, enabled=False):
-            by_row = torch.tensordot(rows, values.float(), dims=([1], [0]))
-            return torch.tensordot(by_row, cols, dims=([1], [1])).movedim(-1, 1)
+            averaged: Tensor = torch.einsum("ay,bx,yx...->ab...", rows, cols, values.float())
+        return averaged
 
     def _unit_scale(self, spec: FeatureSpec) -> float:
         """An offset counted in BEV cells counts in larger ones now."""

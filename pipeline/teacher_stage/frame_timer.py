@@ -1,0 +1,64 @@
+"""How long a teacher takes for a frame on this device."""
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cache.shard_bytes import encode_payload
+from pipeline.teacher_stage.quantise import StoredFrame, quantise
+from pipeline.teacher_stage.teacher import Teacher
+from schemas.features import FeatureSpec, Tier
+from schemas.frames import CameraInputs
+from train.learner import autocast
+
+
+@dataclass(frozen=True)
+class FrameTime:
+    """What was measured.
+
+    Attributes:
+        seconds: of the forward pass and the quantisation, the median.
+        frames: how many were timed, after one that was not.
+        archive_share: what zstd leaves of the last frame's values.
+    """
+
+    seconds: float
+    frames: int
+    archive_share: float
+
+
+def time_teacher(
+    teacher: Teacher, specs: Sequence[FeatureSpec], tier: Tier, inputs: Iterable[CameraInputs], device: torch.device
+) -> FrameTime:
+    """Run a teacher over consecutive frames of a scene; the first warms up and is not counted.
+
+    Args:
+        teacher: on ``device``.
+        specs: the features to keep.
+        tier: storage tier.
+        inputs: at least two frames.
+        device: where the teacher computes.
+    """
+    seconds: list[float] = []
+    previous, stored = None, None
+    for each in inputs:
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            with autocast(device, teacher.precision):
+                features, previous = teacher.network.features(each, previous)
+            stored = quantise(specs, features, tier)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    assert stored is not None
+    assert len(seconds) > 1
+    return FrameTime(statistics.median(seconds[1:]), len(seconds) - 1, _archive_share(stored))
+
+
+def _archive_share(frame: StoredFrame) -> float:
+    arrays = [tensor.cpu().numpy() for tensor in frame.arrays.values()]
+    compressed = sum(encode_payload(values, compressed=True).nbytes for values in arrays)
+    return compressed / sum(values.nbytes for values in arrays)
