@@ -35,6 +35,21 @@ from schemas.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
+class PlanOptions:
+    """What a plan looks at.
+
+    Attributes:
+        timed_frames: frames to time the teacher on, after one to warm up; 0 to leave that out.
+        frames: plan for so many frames, whatever the data say; None for what they say.
+        workers: devices that will share the work.
+    """
+
+    timed_frames: int = 2
+    frames: int | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True)
 class _Timing:
     """The measured time of a frame, and under which conditions."""
 
@@ -43,14 +58,12 @@ class _Timing:
     conditions: str
 
 
-def plan(choice: StageChoice, timed_frames: int = 2, frames: int | None = None, workers: int = 1) -> None:
+def plan(choice: StageChoice, options: PlanOptions) -> None:
     """Print what the cache will cost, and whether it fits.
 
     Args:
         choice: teacher, data and cache; weights may be untrained.
-        timed_frames: frames to time the teacher on, after one to warm up; 0 to leave that out.
-        frames: plan for so many, whatever the data say.
-        workers: devices that will share the work.
+        options: what to time, and for how many frames.
 
     Raises:
         CacheError: it does not fit; the options that would are named.
@@ -62,19 +75,19 @@ def plan(choice: StageChoice, timed_frames: int = 2, frames: int | None = None, 
     settle_arithmetic()
     device = open_device(choice.device)
     tables = _tables(choice)
-    counts = count_frames(choice.recipe, choice.data, tables, frames)
+    counts = count_frames(choice.recipe, choice.data, tables, options.frames)
     teacher = open_teacher(TeacherChoice(choice.recipe.teacher, choice.weights, choice.recipe.cache.bev_grid), device)
     console.print(f"Teacher {teacher.identity.name}: {teacher.weights}", soft_wrap=True)
     planned = _planned(choice, teacher, counts)
     timing = None
-    if timed_frames > 0:
-        console.print(f"Timing {timed_frames} frames, after one to warm up ...")
-        timing = _time(choice, planned, teacher, tables, timed_frames)
+    if options.timed_frames > 0:
+        console.print(f"Timing {options.timed_frames} frames, after one to warm up ...")
+        timing = _time(choice, planned, teacher, tables, options.timed_frames)
         if tables is not None and choice.weights.checkpoint is not None and planned.order.tier != "float16":
             planned = replace(planned, archive_share=timing.frame.archive_share)
     print_plan(planned)
     if timing is not None:
-        _print_time(planned, timing, choice.options.decode_threads, workers)
+        _print_time(planned, timing, choice.options.decode_threads, options.workers)
     require_space(planned)
     console.print("It fits.")
 
