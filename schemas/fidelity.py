@@ -36,7 +36,8 @@ class FeatureFidelity(_Frozen):
 class BoxFidelity(_Frozen):
     """What the teacher's decoder sees in the cached BEV against what it sees in the live one.
 
-    Boxes are matched as nuScenes does: best score first, the nearest free box of the same class, within a distance.
+    Two boxes match when each is the other's nearest of the same class, within a distance. A box without a match has
+    moved, changed its class, or dropped out of the best that the decoder lists.
 
     Attributes:
         chosen: ``score``: the live boxes above ``threshold`` were looked at; ``best``: no box was above it, so the best
@@ -46,6 +47,7 @@ class BoxFidelity(_Frozen):
         within_m: greatest distance of a match.
         boxes: live boxes looked at.
         unmatched: those without a match.
+        unmatched_best_score: the best live score among those; None when there is none.
         score_change_mean, score_change_max: of the matched, absolute; None without a match.
         center_change_mean_m, center_change_max_m: likewise, in metres.
     """
@@ -56,6 +58,7 @@ class BoxFidelity(_Frozen):
     within_m: FiniteFloat
     boxes: int = Count
     unmatched: int = Count
+    unmatched_best_score: FiniteFloat | None
     score_change_mean: FiniteFloat | None
     score_change_max: FiniteFloat | None
     center_change_mean_m: FiniteFloat | None
