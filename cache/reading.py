@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cache.cell_view import cells_of
 from cache.fidelity_file import read_fidelity
 from cache.frame_index_file import load_frames
 from cache.group import CacheGroup, read_group
@@ -22,6 +23,7 @@ from cache.receipts import Receipt, read_receipt
 from cache.remote_file import remote_root
 from cache.shard_file import ShardFile, check_shard
 from cache.storage import AnyLayout
+from cache.training_needs import TrainingNeeds, refuse_other_training
 from schemas.errors import CacheError
 from schemas.features import StoredArray
 from schemas.fidelity import Fidelity
@@ -83,6 +85,30 @@ class Cache:
             array.name: self.shard(scene_name, array.name).read(step) for array in spec.stored(self.manifest.tier)
         }
         return decode(spec, stored, self.manifest.tier)
+
+    def read_cells(
+        self, sample_token: str, feature_name: str, cells: NDArray[Any], *, verify: bool = False
+    ) -> NDArray[np.float32]:
+        """Some BEV cells of one feature of one frame, dequantised; a fraction of a whole frame's time.
+
+        **The values are not verified** unless asked for: checksums cover whole frames. (Scales and offsets are, and so
+        is everything in the tier ``archive``, whose frames are read and decoded as a whole.)
+
+        Args:
+            sample_token: the frame.
+            feature_name: a feature whose dimensions begin with (y, x).
+            cells: (n, 2) integers: row and column, in any order, repeats allowed.
+            verify: read the whole frame and check it, which takes as long as ``read``.
+
+        Returns:
+            ``(n, ...)`` float32 in the order of ``cells``, with the feature's dimensions after (y, x).
+
+        Raises:
+            CacheError: as ``read``; or a cell is outside the grid, or the feature is no map.
+        """
+        self.require_features([feature_name])
+        spec = self.manifest.feature(feature_name)
+        return cells_of(self, self.place(sample_token), spec, cells, verify=verify)
 
     def place(self, sample_token: str) -> tuple[str, int]:
         """Scene name and step of a frame.
@@ -234,23 +260,11 @@ class Cache:
             CacheError: tells every difference with both values, and what to do about it.
         """
         self.require_features(list(required))
-        pairs: list[tuple[str, Any, Any, str]] = [
-            ("dataset tables (sha256)", self.manifest.dataset.tables_sha256, tables_sha256, "DATA= and VERSION="),
-            ("class order", list(self.manifest.class_names), list(class_names), "RECIPE="),
-            ("BEV extent in metres", list(self.manifest.grid.extent_m), list(extent_m), "RECIPE="),
-        ]
-        for name, dims in required.items():
-            pairs.append((f"dimensions of {name}", list(self.manifest.feature(name).dims), list(dims), "CACHE="))
-        differing = [pair for pair in pairs if pair[1] != pair[2]]
-        if differing:
-            lines = [
-                f"  {what}: {ours} in the cache, {theirs} here (see {fix})" for what, ours, theirs, fix in differing
-            ]
-            raise CacheError(
-                f"the cache {self.path} does not fit this training run:\n" + "\n".join(lines) + "\n"
-                f"It was made from {self.manifest.dataset.name} {self.manifest.dataset.version}; give the options it "
-                f"was made with, or make one that fits: make cache-teacher CACHE={self.path}-2"
-            )
+        refuse_other_training(
+            self.path,
+            self.manifest,
+            TrainingNeeds(tables_sha256, tuple(class_names), tuple(extent_m), required),
+        )
 
     def _receipt(self, scene_name: str) -> Receipt:
         if scene_name not in self._receipts:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.damage import damaged
 from cache.durable_files import disk_errors
 from cache.shard_bytes import ShardContents, crc32c, decode_payload, index_bytes
-from cache.storage import AnyFile, file_size, read_span
+from cache.storage import AnyFile, file_size, read_pieces, read_span
 from schemas.features import StoredArray
 
 
@@ -90,6 +90,23 @@ class ShardFile:
         """
         with _read_errors(self, self._where(step)):
             return read_span(self.path, int(self.offsets[step]) + start, buffers)
+
+    def read_pieces(self, step: int, starts: Sequence[int], pieces: Sequence[memoryview]) -> None:
+        """Fill pieces of memory with parts of one frame's payload, unverified.
+
+        Args:
+            step: the frame.
+            starts: where each part begins, in bytes from the payload's beginning.
+            pieces: what each is read into.
+
+        Raises:
+            CacheError: the file is gone, ends before the frame does, or cannot be read.
+        """
+        assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
+        with _read_errors(self, self._where(step)):
+            complete = read_pieces(self.path, [int(self.offsets[step]) + start for start in starts], pieces)
+        if not complete:
+            raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
 
     def verify(self, step: int, payload: NDArray[np.uint8]) -> None:
         """Check the bytes of one payload against the receipt.

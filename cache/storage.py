@@ -75,6 +75,28 @@ def read_span(file: AnyFile, offset: int, buffers: Sequence[NDArray[Any]]) -> in
         os.close(descriptor)
 
 
+def read_pieces(file: AnyFile, offsets: Sequence[int], pieces: Sequence[memoryview]) -> bool:
+    """Fill each piece of memory from a place of its own in one file; False when the file ends before a piece does.
+
+    Raises:
+        OSError: the file is absent, or the disk refuses.
+        DiskError: the host refuses.
+    """
+    parts = list(zip(offsets, pieces, strict=True))
+    if isinstance(file, RemoteFile):
+        return all(read_span(file, start, [np.frombuffer(piece, np.uint8)]) == len(piece) for start, piece in parts)
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for start, piece in parts:
+            if os.preadv(descriptor, (piece,), start) < len(piece):  # hardly ever before the file's end
+                whole = _read_descriptor(descriptor, start, [np.frombuffer(piece, np.uint8)]) == len(piece)
+                if not whole:
+                    return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def file_size(file: AnyFile) -> int:
     """Bytes in a file.
 
