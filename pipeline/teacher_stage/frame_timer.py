@@ -22,7 +22,7 @@ class FrameTime:
     Attributes:
         seconds: of the forward pass and the quantisation, the median.
         frames: how many were timed, after one that was not.
-        archive_share: what zstd leaves of the last frame's values.
+        archive_share: what zstd leaves of the last frame's quantised values.
     """
 
     seconds: float
@@ -59,6 +59,7 @@ def time_teacher(
 
 
 def _archive_share(frame: StoredFrame) -> float:
-    arrays = [tensor.cpu().numpy() for tensor in frame.arrays.values()]
+    """Compressed over raw bytes of all quantised arrays; 1 where there are none."""
+    arrays = [tensor.cpu().numpy() for tensor in frame.arrays.values() if tensor.dtype in (torch.int8, torch.uint8)]
     compressed = sum(encode_payload(values, compressed=True).nbytes for values in arrays)
-    return compressed / sum(values.nbytes for values in arrays)
+    return compressed / sum(values.nbytes for values in arrays) if arrays else 1.0

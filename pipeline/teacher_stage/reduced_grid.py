@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.teacher_stage.network import LIVE_BEV, DecodesBev, Inheritable, TeacherNetwork
 from schemas.bev_grid import BevGrid
@@ -19,6 +19,7 @@ from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
 from schemas.preprocessing import Preprocessing
+from train.adapters import resize_bev
 
 _GROUND = ("y", "x")
 
@@ -63,26 +64,12 @@ def reduced_spec(spec: FeatureSpec, teacher_grid: BevGrid, grid: BevGrid) -> Fea
     )
 
 
-def area_weights(fine: int, coarse: int) -> Float[Tensor, "coarse fine"]:
-    """How much of each fine cell makes up each coarse cell, along one axis of the ground.
-
-    Every row sums to one and every column to ``coarse / fine``: a constant stays as it is, and so does the mean.
-    """
-    edges = torch.arange(coarse + 1, dtype=torch.int64) * fine  # in units of 1 / coarse of a fine cell: exact
-    cells = torch.arange(fine, dtype=torch.int64) * coarse
-    ends = torch.minimum(edges[1:, None], cells[None, :] + coarse)
-    starts = torch.maximum(edges[:-1, None], cells[None, :])
-    return ((ends - starts).clamp(min=0).double() / fine).float()
-
-
 class _Reduced:
     """A ``TeacherNetwork`` around another one."""
 
     def __init__(self, network: TeacherNetwork, grid: BevGrid) -> None:
         self._network, self._grid = network, grid
         self._on_ground = [spec for spec in network.feature_specs() if _lies_on_ground(spec, network.grid)]
-        rows, cols = network.grid.shape
-        self._rows, self._cols = area_weights(rows, grid.rows), area_weights(cols, grid.cols)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -112,7 +99,7 @@ class _Reduced:
         coarse = dict(found)
         for spec in self._on_ground:
             if spec.name in coarse and tuple(coarse[spec.name].shape) == spec.shape:  # else the quantiser refuses it
-                coarse[spec.name] = self._average(coarse[spec.name]) * self._unit_scale(spec)
+                coarse[spec.name] = self._average(coarse[spec.name]) * self._unit_factor(spec)
         return coarse
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -124,12 +111,12 @@ class _Reduced:
         return self._network.inheritable() if isinstance(self._network, Inheritable) else {}
 
     def _average(self, values: Tensor) -> Tensor:
-        rows, cols = self._rows.to(values.device), self._cols.to(values.device)
         with torch.autocast(values.device.type, enabled=False):
-            averaged: Tensor = torch.einsum("ay,bx,yx...->ab...", rows, cols, values.float())
-        return averaged
+            planes = values.float().flatten(2).movedim(-1, 0)[None]
+            averaged = resize_bev(planes, self._grid.shape)[0].movedim(0, -1)
+        return averaged.reshape(*self._grid.shape, *values.shape[2:])
 
-    def _unit_scale(self, spec: FeatureSpec) -> float:
+    def _unit_factor(self, spec: FeatureSpec) -> float:
         """An offset counted in BEV cells counts in larger ones now."""
         return self._grid.rows / self._network.grid.rows if spec.units.startswith("BEV cells") else 1.0
 
@@ -153,8 +140,7 @@ class _DecodingReduced(_Reduced):
         """What the teacher sees in a coarse map, interpolated to its own grid, or in one of that grid."""
         if tuple(bev.shape[:2]) == self._network.grid.shape:
             return self._decoder.boxes_from_bev(bev)
-        planes = bev.movedim(-1, 0)[None]
-        fine = nn.functional.interpolate(planes, self._network.grid.shape, mode="bilinear", align_corners=False)
+        fine = resize_bev(bev.movedim(-1, 0)[None], self._network.grid.shape)
         return self._decoder.boxes_from_bev(fine[0].movedim(0, -1).contiguous())
 
 
