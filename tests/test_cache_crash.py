@@ -1,13 +1,13 @@
 """Whatever happens to a writer, a reader sees whole scenes only, and none that was finished is lost."""
 
 import errno
+import itertools
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,112 +25,145 @@ from cache_fakes import (
     write_cache,
     write_scene,
 )
+from cache_faults import (
+    OPERATIONS,
+    SMALL_SPECS,
+    Outcome,
+    error_of,
+    failing_disk,
+    faulty_disk,
+    files_of,
+    operations_of,
+    unfinished,
+)
 from cache_no_fsync import no_fsync
 
-from cache.durable_files import disk_errors
+from cache.durable_files import disk_errors, write_all
 from cache.reading import open_cache
-from cache.writing import open_for_writing
-from schemas.errors import CacheError
+from cache.verify import verify
+from cache.writing import CacheWriter, SceneSlot, open_for_writing
+from schemas.errors import CacheError, DiskError
+from schemas.features import FeatureSpec
 
 __all__ = ["no_fsync"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OPERATIONS = ("open", "write", "fsync", "replace", "mkdir")
 
 
-def assert_sound(root: Path, at_least: set[str]) -> set[str]:
-    """Every visible scene is whole and right, and the given ones are visible."""
+def assert_sound(root: Path, at_least: set[str], specs: tuple[FeatureSpec, ...] = SPECS) -> set[str]:
+    """Every visible scene is whole and right, the given ones are visible, and nothing is damaged."""
     cache = open_cache(root)
     for slot in SLOTS:
         if slot.name in cache.scene_names:
             for step in range(slot.length):
-                for spec in SPECS:
-                    exact = features_of(slot, step)[spec.name]
+                for spec in specs:
+                    exact = features_of(slot, step, specs)[spec.name]
                     found = cache.read(token_of(slot, step), spec.name)
                     assert np.abs(found - exact).max() <= tolerance(spec, exact, "int8")
     assert at_least <= set(cache.scene_names)
+    assert verify(root, lambda _: None).harmful == ()
     return set(cache.scene_names)
 
 
-def unfinished(root: Path) -> list[Path]:
-    return list((root / ".writers" / "partial").iterdir())
+def opened(root: Path) -> CacheWriter:
+    return open_for_writing(root, manifest_of(SMALL_SPECS), SLOTS)
 
 
-class FailingDisk:
-    """Counts file operations under a folder, and lets chosen ones fail as a disk would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int, str], bool], error: int) -> None:
-        self.count = 0
-        self._fails = fails
-        self._error = error
-        for name in OPERATIONS:
-            monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
-
-    def _wrapped(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.count += 1
-            if self._fails(self.count, name):
-                raise OSError(self._error, os.strerror(self._error))
-            return operation(*arguments, **options)
-
-        return counted
+def begun(root: Path) -> CacheWriter:
+    """A small cache whose first scene is made."""
+    writer = opened(root)
+    write_scene(writer, SLOTS[0])
+    return writer
 
 
-@contextmanager
-def failing_disk(fails: Callable[[int, str], bool], error: int) -> Iterator[FailingDisk]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield FailingDisk(monkeypatch, fails, error)
+def made_absent(root: Path) -> None:
+    """Forget the second scene, whatever is there of it."""
+    (root / "receipts" / "scene-0002.parquet").unlink(missing_ok=True)
+    for path in root.rglob("c.1.*"):
+        path.unlink()
 
 
-def error_of(action: Callable[[], object]) -> CacheError | None:
-    try:
-        action()
-    except CacheError as error:
-        return error
-    return None
+def faults(kind: str, chosen: int) -> Outcome:
+    """What becomes of the operations of a writer, given the one that is chosen to go wrong."""
+    full = itertools.count()
+
+    def outcome(number: int, name: str) -> str | None:
+        if kind == "killed":  # the dead tidy nothing up
+            return "fail" if number >= chosen else None
+        if kind == "short, then full":
+            if number == chosen:
+                return "short"
+            return "fail" if number > chosen and name == "write" and next(full) == 0 else None
+        return {"once": "fail", "interrupted": "interrupt", "short": "short"}[kind] if number == chosen else None
+
+    return outcome
 
 
-def operations_of_a_scene(root: Path) -> int:
-    writer = write_cache(root, SLOTS[:1])
-    with failing_disk(lambda _number, _name: False, 0) as disk:
-        write_scene(writer, SLOTS[1])
-    return disk.count
-
-
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_disk_error_at_any_operation_leaves_nothing_half_written(tmp_path: Path, error: int, lasting: bool) -> None:
-    total = operations_of_a_scene(tmp_path / "counted")
-    assert total > 100
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("once", errno.ENOSPC), ("once", errno.EIO), ("killed", errno.EIO), ("short, then full", errno.ENOSPC)],
+)
+def test_a_disk_error_at_any_operation_leaves_nothing_half_written(tmp_path: Path, kind: str, error: int) -> None:
+    names = operations_of(lambda: write_scene(begun(tmp_path / "counted"), SLOTS[1]))
+    assert set(OPERATIONS) == set(names)
     root = tmp_path / "cache"
-    writer = write_cache(root, SLOTS[:1])
+    writer = begun(root)
+    total = len(operations_of(lambda: write_scene(writer, SLOTS[1])))
+    made_absent(root)
     failed = 0
-    for chosen in range(1 + error % 4 + 2 * lasting, total + 1, 4):
-
-        def fails(number: int, name: str, chosen: int = chosen) -> bool:
-            # A full disk still renames and removes; a broken one does nothing any more.
-            may = error == errno.EIO or name in ("write", "fsync", "mkdir")
-            return may and (number == chosen or (lasting and number > chosen))
-
-        with failing_disk(fails, error):
+    for chosen in range(1, total + 1):
+        with faulty_disk(faults(kind, chosen), error):
             caught = error_of(lambda: write_scene(writer, SLOTS[1]))
         if caught is not None:
+            assert isinstance(caught, DiskError)
             assert isinstance(caught.__cause__, OSError)
             assert os.strerror(error) in str(caught)
             assert "GB are free there" in str(caught)
             failed += 1
-        visible = assert_sound(root, {"scene-0001"})
-        if "scene-0002" in visible:  # only the frame index failed, or nothing did
-            (root / "receipts" / "scene-0002.parquet").unlink()
-            for path in root.rglob("c.1.*"):
-                path.unlink()
+        visible = assert_sound(root, {"scene-0001"}, SMALL_SPECS)
         # Plain Zarr readers see no remains either, if the disk still obeys.
-        assert lasting or list(root.rglob("c.1.*")) == []
-    assert failed > total / 10
-    writer = open_for_writing(root, manifest_of(), SLOTS)
+        assert "scene-0002" in visible or kind == "killed" or list(root.rglob("c.1.*")) == []
+        if kind == "killed" and chosen % 4 == 0:  # what it left may well meet another fault
+            continue
+        made_absent(root)
+    assert failed > total / 3
+    writer = opened(root)
     assert unfinished(root) == []
+    made_absent(root)
     assert write_scene(writer, SLOTS[1])
-    assert_sound(root, {"scene-0001", "scene-0002"})
+    assert assert_sound(root, set(), SMALL_SPECS) == {"scene-0001", "scene-0002"}
+
+
+def test_a_short_write_at_any_operation_changes_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    writer = begun(root)
+    total = len(operations_of(lambda: write_scene(writer, SLOTS[1])))
+    whole = files_of(root)
+    for chosen in range(1, total + 1):
+        made_absent(root)
+        with faulty_disk(faults("short", chosen)):
+            assert write_scene(writer, SLOTS[1])
+        assert files_of(root) == whole
+
+
+def test_a_disk_that_takes_nothing_ends_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than being asked again for ever."""
+    monkeypatch.setattr(os, "write", lambda _descriptor, _data: 0)
+    with pytest.raises(OSError, match="the disk took none of the bytes written to it"):
+        write_all(1, b"data")
+
+
+def test_an_interrupt_at_any_operation_leaves_nothing_half_written(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    writer = begun(root)
+    total = len(operations_of(lambda: write_scene(writer, SLOTS[1])))
+    for chosen in range(1, total + 1):
+        made_absent(root)
+        with faulty_disk(faults("interrupted", chosen)), pytest.raises(KeyboardInterrupt):
+            write_scene(writer, SLOTS[1])
+        assert_sound(root, {"scene-0001"}, SMALL_SPECS)
+        opened(root)
+        assert unfinished(root) == []
 
 
 def test_a_writer_that_met_an_error_cannot_go_on(tmp_path: Path) -> None:
@@ -147,43 +180,22 @@ def test_a_writer_that_met_an_error_cannot_go_on(tmp_path: Path) -> None:
             scene.commit(rows_of(SLOTS[1]))
 
 
-def test_a_full_disk_while_the_cache_is_created_is_taken_up(tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-    for chosen in range(1, 60, 4):
-        with failing_disk(lambda number, _name, chosen=chosen: number == chosen, errno.ENOSPC):
-            caught = error_of(lambda: open_for_writing(root, manifest_of(), SLOTS))
-        assert caught is None or "No space left on device" in str(caught)
-    write_cache(root)
-    assert_sound(root, {slot.name for slot in SLOTS})
-
-
-def test_short_writes_are_continued(tmp_path: Path) -> None:
-    write_cache(tmp_path / "whole")
-    write = os.write
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[: len(data) // 2 + 1]))
-        write_cache(tmp_path / "short")
-    for path in sorted((tmp_path / "whole").rglob("c.*")):
-        assert path.read_bytes() == (tmp_path / "short" / path.relative_to(tmp_path / "whole")).read_bytes()
-
-
-def test_an_interrupt_at_any_operation_leaves_nothing_half_written(tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-    total = operations_of_a_scene(tmp_path / "counted")
-    writer = write_cache(root, SLOTS[:1])
-    for chosen in range(1, total + 1, 5):
-
-        def interrupts(number: int, name: str, chosen: int = chosen) -> bool:
-            if number == chosen:
-                raise KeyboardInterrupt
-            return False
-
-        with failing_disk(interrupts, 0), pytest.raises(KeyboardInterrupt):
-            write_scene(writer, SLOTS[1])
-        if "scene-0002" in assert_sound(root, {"scene-0001"}):
-            (root / "receipts" / "scene-0002.parquet").unlink()
-        open_for_writing(root, manifest_of(), SLOTS)
-        assert unfinished(root) == []
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "killed"])
+def test_a_creation_that_fails_at_any_operation_is_taken_up(tmp_path: Path, lasting: bool) -> None:
+    opened(tmp_path / "whole")
+    whole = files_of(tmp_path / "whole")
+    total = len(operations_of(lambda: opened(tmp_path / "counted")))
+    for chosen in range(1, total + 1):
+        root = tmp_path / str(chosen)
+        with failing_disk(
+            lambda number, _name, chosen=chosen: number == chosen or (lasting and number > chosen), errno.ENOSPC
+        ):
+            caught = error_of(lambda root=root: opened(root))
+        if caught is not None:  # a folder that is there already need not be made
+            assert isinstance(caught, DiskError)
+            assert "No space left on device" in str(caught)
+        opened(root)
+        assert files_of(root) == whole
 
 
 def test_an_error_is_told_with_the_place_and_the_remedy(tmp_path: Path) -> None:
@@ -267,12 +279,61 @@ def test_kill_9_at_random_instants(tmp_path: Path) -> None:
 
 
 def test_processes_that_write_the_same_scenes_agree(tmp_path: Path) -> None:
-    """They create the cache at the same moment, too."""
+    """They create the cache at the same moment, too; and a reader looks on."""
     root = tmp_path / "cache"
     processes = [run_writer(root) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    seen: set[str] = set()
+    while any(process.poll() is None for process in processes):
+        seen = assert_sound(root, seen)
     for process in processes:
         with process:
             output, _ = process.communicate()
         assert process.returncode == 0, output
     assert assert_sound(root, {slot.name for slot in SLOTS}) == {slot.name for slot in SLOTS}
     assert unfinished(root) == []
+
+
+def write_together(
+    writer: CacheWriter, slot: SceneSlot, seed: int, together: threading.Barrier, committed: list[int]
+) -> None:
+    """Append all frames, wait for the others, commit; tell whether it was this writer that made the scene."""
+    with writer.scene(slot.name) as scene:
+        for step in range(slot.length):
+            scene.append(features_of(slot, step, SMALL_SPECS, seed))
+        together.wait()
+        if scene.commit(rows_of(slot)):
+            committed.append(seed)
+
+
+def test_threads_that_write_the_same_scene_agree(tmp_path: Path) -> None:
+    """Each with numbers of its own: what is visible is one's, wholly; and a reader looks on."""
+    slot = SLOTS[1]
+    for attempt in range(5):
+        root = tmp_path / str(attempt)
+        together = threading.Barrier(3)
+        committed: list[int] = []
+        threads = [
+            threading.Thread(target=write_together, args=(opened(root), slot, seed, together, committed))
+            for seed in (1, 2)
+        ]
+        for thread in threads:
+            thread.start()
+        together.wait()
+        while any(thread.is_alive() for thread in threads):
+            cache = open_cache(root)
+            if cache.scene_names:
+                assert any((cache.read(token_of(slot, 4), "boxes") == boxes_of(slot, 4, seed)).all() for seed in (1, 2))
+        for thread in threads:
+            thread.join()
+        (winner,) = committed
+        cache = open_cache(root)
+        for step in range(slot.length):
+            assert (cache.read(token_of(slot, step), "boxes") == boxes_of(slot, step, winner)).all()
+        assert verify(root, lambda _: None).damages == ()
+
+
+def boxes_of(slot: SceneSlot, step: int, seed: int) -> Any:
+    return features_of(slot, step, SMALL_SPECS, seed)["boxes"]

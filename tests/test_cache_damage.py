@@ -47,7 +47,9 @@ def test_a_flipped_bit_is_named_by_scene_array_and_step(root: Path) -> None:
     )
     with pytest.raises(CacheError, match=told):
         cache.read(token_of(slot, 3), "bev")
-    with pytest.raises(CacheError, match=r"make repair-cache CACHE=.*cache, then repeat the make cache-teacher command"):
+    with pytest.raises(
+        CacheError, match=r"make repair-cache CACHE=.*cache, then repeat the make cache-teacher command"
+    ):
         cache.shard(slot.name, "bev").read(3)
     cache.read(token_of(slot, 2), "bev")
     cache.read(token_of(slot, 3), "query_boxes")
