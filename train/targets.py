@@ -45,9 +45,13 @@ class TeacherTargets:
 
     def current(self, name: str) -> Float32[Tensor, "batch *feature"]:
         """A feature of the supervised frames."""
+        return self.frame(name, -1)
+
+    def frame(self, name: str, index: int) -> Float32[Tensor, "batch *feature"]:
+        """A feature of one frame of the window, -1 the supervised one; zeros where ``valid`` is False."""
         spec = self._spec(name)
         return dequantise(
-            spec, self.tier, {array.name: self.stored[array.name][:, -1] for array in spec.stored(self.tier)}
+            spec, self.tier, {array.name: self.stored[array.name][:, index] for array in spec.stored(self.tier)}
         )
 
     def to(self, device: torch.device) -> "TeacherTargets":
