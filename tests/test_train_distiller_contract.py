@@ -1,176 +1,277 @@
 """What every distiller must do: one suite over the whole catalogue, so a new one is tested by being listed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from train_fakes import bev_spec, boxes_of, grid_of, manifest_of, student_outputs
+from train_fakes import at_scene_start, bev_spec, boxes_of, manifest_of, random_student, stored_targets
+from train_world import tiny_config
 
+from detectors.config import BEVFormerConfig
+from detectors.teacher_features import feature_specs
 from schemas.bev_grid import BevGrid
-from schemas.boxes import Boxes
 from schemas.errors import CacheError, RecipeError
-from schemas.features import Tier
+from schemas.features import FeatureSpec, Tier
 from train.distiller_catalogue import DISTILLERS, DistillationOptions, DistillerSet, build_distillers
-from train.distillers.base import DistillationSetting, GroundTruth
+from train.distillers.base import CACHED_DIMS, DistillationSetting, GroundTruth, StudentOutputs
+from train.distillers.pkd import PKDOptions
+from train.distillers.tempdistiller import TempDistillerOptions
 from train.targets import TeacherTargets
 
 BOXES = boxes_of([[10, 5, -1, 2, 4.6, 1.7, 0.3, 1, 0], [-30, -12, -1, 2.9, 12, 3.8, 1.2, 3, 3]])
 NO_BOXES = boxes_of([])
-TEACHER_GRID = grid_of(12, 10)
-TEACHER_CHANNELS = 6
+TEACHER = tiny_config(rows=12, cols=10, dims=6)
+TEMPORAL_TARGET = bev_spec(*TEACHER.grid.shape, TEACHER.embed_dims).model_copy(update={"name": "temporal_target"})
+SPECS: tuple[FeatureSpec, ...] = (*feature_specs(TEACHER), TEMPORAL_TARGET)
+STUDENT = tiny_config(rows=6, cols=5, dims=4)
+
+LEARNING = {
+    **{name: DistillationOptions(names=(name,)) for name in DISTILLERS if name != "none"},
+    "pkd, always adapted": DistillationOptions(names=("pkd",), pkd=PKDOptions(adapter="always", grid="teacher")),
+    "tempdistiller, queries": DistillationOptions(
+        names=("tempdistiller",), tempdistiller=TempDistillerOptions(mode="query")
+    ),
+    "tempdistiller, cached target": DistillationOptions(
+        names=("tempdistiller",), tempdistiller=TempDistillerOptions(target="temporal_target", loss_on="masked")
+    ),
+}
+"""Every distiller as it comes, and those again whose options choose another course."""
+
+every_tier = pytest.mark.parametrize("tier", ["int8", "float16"])
+learning = pytest.mark.parametrize("options", LEARNING.values(), ids=LEARNING.keys())
 
 
-def setting_of(rows: int = 6, cols: int = 5, channels: int = 4, tier: Tier = "int8") -> DistillationSetting:
-    manifest = manifest_of((bev_spec(*TEACHER_GRID.shape, TEACHER_CHANNELS),), TEACHER_GRID, tier)
-    return DistillationSetting(grid_of(rows, cols), channels, manifest)
-
-
-def build(name: str, setting: DistillationSetting | None = None) -> DistillerSet:
-    return build_distillers(DistillationOptions(names=(name,)), setting or setting_of())
-
-
-def stored_targets(batch: int, frames: int, tier: Tier = "int8") -> TeacherTargets:
-    """Targets as they come from the store, with random content."""
-    spec = bev_spec(*TEACHER_GRID.shape, TEACHER_CHANNELS)
-    stored = {}
-    for array in spec.stored(tier):
-        shape = (batch, frames, *array.shape)
-        if array.dtype == "int8":
-            stored[array.name] = torch.randint(-127, 128, shape, dtype=torch.int8)
-        else:
-            stored[array.name] = torch.rand(shape).to(getattr(torch, array.dtype))
-    return TeacherTargets(
-        stored=stored,
-        valid=torch.ones(batch, frames, dtype=torch.bool),
-        previous_from_current=torch.eye(4, dtype=torch.float64).expand(batch, frames, 4, 4),
-        specs=(spec,),
-        tier=tier,
-        grid=TEACHER_GRID,
+def setting_of(student: BEVFormerConfig = STUDENT, tier: Tier = "int8") -> DistillationSetting:
+    return DistillationSetting(
+        student_grid=student.grid,
+        student_channels=student.embed_dims,
+        teacher=manifest_of(SPECS, TEACHER.grid, tier),
+        student_queries=student.decoder.queries,
+        student_temporal=(student.encoder.heads, student.encoder.temporal_points),
     )
 
 
-def losses(distillers: DistillerSet, boxes: tuple[Boxes, ...], tier: Tier = "int8", bev: Tensor | None = None):
-    bev = torch.randn(len(boxes), 6, 5, 4) if bev is None else bev
-    targets = stored_targets(len(boxes), distillers.teacher_frames, tier)
-    return distillers.losses(student_outputs(bev), targets, GroundTruth(boxes))
+def targets_for(distillers: DistillerSet, batch: int = 2, tier: Tier = "int8") -> TeacherTargets:
+    """What a stream would give these distillers: the features they require and no other."""
+    specs = tuple(spec for spec in SPECS if spec.name in distillers.requires)
+    return stored_targets(specs, TEACHER.grid, batch, distillers.teacher_frames, tier)
 
 
-every_distiller = pytest.mark.parametrize("name", DISTILLERS)
-learning_distiller = pytest.mark.parametrize("name", [name for name in DISTILLERS if name != "none"])
+def losses(
+    distillers: DistillerSet, student: StudentOutputs, teacher: TeacherTargets, truth: GroundTruth | None = None
+) -> dict[str, Tensor]:
+    """The losses; whatever they draw at random is drawn alike every time."""
+    torch.manual_seed(7)
+    return distillers.losses(student, teacher, truth or GroundTruth((BOXES,) * len(student.bev)))
 
 
-@every_distiller
-@pytest.mark.parametrize("tier", ["int8", "float16"])
-def test_terms_are_named_finite_scalars_in_float32(name: str, tier: Tier) -> None:
-    terms = losses(build(name, setting_of(tier=tier)), (BOXES, BOXES), tier)
-    assert all(key.startswith(f"{name}/") for key in terms)
-    assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
-    assert bool(terms) == (name != "none")
-
-
-@every_distiller
-def test_a_batch_without_any_object_is_finite_and_still_differentiable(name: str) -> None:
-    distillers, bev = build(name), torch.randn(2, 6, 5, 4, requires_grad=True)
-    terms = losses(distillers, (NO_BOXES, NO_BOXES), bev=bev)
-    if terms:
-        torch.stack(list(terms.values())).sum().backward()
-        assert bev.grad is not None
-        assert bev.grad.isfinite().all()
-
-
-def test_object_losses_are_zero_without_objects() -> None:
-    (term,) = losses(build("fd3d-heatmap"), (NO_BOXES,)).values()
-    assert term.item() == 0
-
-
-def test_no_object_is_missed_by_a_coarse_teacher_map() -> None:
-    distiller = build("fd3d-heatmap").distillers["fd3d-heatmap"]
-    mask = distiller.mask(GroundTruth((BOXES, NO_BOXES)), TEACHER_GRID)
-    places = (BOXES.center_m[:, :2] + 51.2) / np.array(TEACHER_GRID.cell_m)
-    assert all(mask[0, 0, int(row), int(col)] == 1 for col, row in places)
-    assert mask[1].sum() == 0
-
-
-@learning_distiller
-def test_one_frame_without_history_is_enough(name: str) -> None:
-    assert all(term.isfinite() for term in losses(build(name), (BOXES,)).values())
-
-
-@learning_distiller
-def test_gradients_reach_the_student_and_all_own_modules_but_never_the_cache(name: str) -> None:
-    distillers = build(name)
-    bev = torch.randn(2, 6, 5, 4, requires_grad=True)
-    targets = stored_targets(2, distillers.teacher_frames, "float16")
-    cached = {key: values.requires_grad_() for key, values in targets.stored.items()}
-    terms = distillers.losses(student_outputs(bev), replace(targets, stored=cached), GroundTruth((BOXES, BOXES)))
+def gradients(terms: dict[str, Tensor], student: StudentOutputs) -> list[Tensor]:
+    """Gradients of the summed terms at the outputs of the student that they reach."""
     torch.stack(list(terms.values())).sum().backward()
-    assert bev.grad is not None
-    assert bev.grad.abs().sum() > 0
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in distillers.parameters())
+    features = student.features
+    leaves = (features.bev, features.queries.features, features.temporal.offsets, features.temporal.weights)
+    return [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+@learning
+@every_tier
+def test_terms_are_named_finite_scalars_in_float32(options: DistillationOptions, tier: Tier) -> None:
+    distillers = build_distillers(options, setting_of(tier=tier))
+    terms = losses(distillers, random_student(STUDENT, 2), targets_for(distillers, tier=tier))
+    assert terms
+    assert all(key.startswith(f"{options.names[0]}/") for key in terms)
+    assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
+    assert all(term.isfinite() and term > 0 for term in terms.values())
+
+
+def test_none_reads_nothing_and_adds_nothing() -> None:
+    distillers = build_distillers(DistillationOptions(), None)
+    assert (distillers.requires, distillers.teacher_frames) == ((), 1)
+    assert losses(distillers, random_student(STUDENT, 1), targets_for(distillers)) == {}
+
+
+@learning
+def test_it_requires_what_it_reads(options: DistillationOptions) -> None:
+    distillers = build_distillers(options, setting_of())
+    specs = {spec.name: spec for spec in SPECS}
+    assert all(specs[name].dims == CACHED_DIMS[name] for name in distillers.requires)
+    assert distillers.requires
+
+
+@learning
+def test_a_batch_without_any_object_is_finite_and_still_differentiable(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 2)
+    terms = losses(distillers, student, targets_for(distillers), GroundTruth((NO_BOXES, NO_BOXES)))
+    found = gradients(terms, student)
+    assert found
+    assert all(gradient.isfinite().all() for gradient in found)
+
+
+@learning
+def test_the_first_frame_of_a_scene_is_enough(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 1, history=False)
+    terms = losses(distillers, student, at_scene_start(targets_for(distillers, batch=1)))
+    found = gradients(terms, student)
+    assert all(term.isfinite() for term in terms.values())
+    assert any(gradient.abs().sum() > 0 for gradient in found)
+
+
+@learning
+def test_gradients_reach_the_student_and_all_own_modules_but_never_the_cache(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of(tier="float16")), random_student(STUDENT, 2)
+    targets = targets_for(distillers, tier="float16")
+    floats = {key: values for key, values in targets.stored.items() if values.is_floating_point()}
+    cached = {key: values.requires_grad_() for key, values in floats.items()}
+    terms = losses(distillers, student, replace(targets, stored=dict(targets.stored) | cached))
+    found = gradients(terms, student)
+    assert any(gradient.abs().sum() > 0 for gradient in found)
+    for name, parameter in distillers.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
     assert all(values.grad is None for values in cached.values())
+    assert student.previous is not None
+    assert not student.previous.bev.requires_grad
 
 
-@learning_distiller
-@pytest.mark.parametrize(
-    ("grid", "channels"), [(grid_of(12, 10), 6), (grid_of(12, 10), 4), (grid_of(8, 7), 6), (grid_of(24, 30), 8)]
-)
-def test_any_two_grids_and_channel_counts_fit(name: str, grid: BevGrid, channels: int) -> None:
-    distillers = build(name, setting_of(grid.rows, grid.cols, channels))
-    terms = losses(distillers, (BOXES,), bev=torch.randn(1, grid.rows, grid.cols, channels))
+@learning
+def test_cached_numbers_are_left_as_they_are(options: DistillationOptions) -> None:
+    distillers = build_distillers(options, setting_of())
+    targets = targets_for(distillers)
+    before = {name: values.clone() for name, values in targets.stored.items()}
+    losses(distillers, random_student(STUDENT, 2), targets)
+    assert all(torch.equal(values, before[name]) for name, values in targets.stored.items())
+
+
+@learning
+def test_what_another_distiller_reads_beside_changes_nothing(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 2)
+    own = targets_for(distillers)
+    more = stored_targets(SPECS, TEACHER.grid, batch=2, frames=distillers.teacher_frames + 2)
+    stored = {
+        name: torch.cat([values[:, :2], own.stored[name]], dim=1) if name in own.stored else values
+        for name, values in more.stored.items()
+    }
+    terms, same = losses(distillers, student, own), losses(distillers, student, replace(more, stored=stored))
+    assert {name: term.item() for name, term in terms.items()} == {name: term.item() for name, term in same.items()}
+
+
+@learning
+@pytest.mark.parametrize(("rows", "cols", "channels"), [(12, 10, 6), (12, 10, 4), (8, 7, 6), (24, 30, 8)], ids=str)
+def test_any_two_grids_and_channel_counts_fit(
+    options: DistillationOptions, rows: int, cols: int, channels: int
+) -> None:
+    student = tiny_config(rows, cols, channels)
+    distillers = build_distillers(options, setting_of(student))
+    terms = losses(distillers, random_student(student, 1), targets_for(distillers, batch=1))
     assert all(term.isfinite() for term in terms.values())
 
 
-@learning_distiller
-def test_maps_of_different_ground_are_refused(name: str) -> None:
-    far = BevGrid(rows=6, cols=5, extent_m=(-61.2, -61.2, -5.0, 61.2, 61.2, 3.0))
-    with pytest.raises(
-        RecipeError, match=r"student's BEV covers \(-61.2.*teacher's \(-51.2.*--set student.detector.grid.extent_m"
-    ):
-        build(name, DistillationSetting(far, 4, setting_of().teacher))
+@learning
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_constant_features_are_finite_and_so_are_their_gradients(options: DistillationOptions, value: float) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 2)
+    with torch.no_grad():
+        student.features.bev.fill_(value)
+        student.features.queries.features.fill_(value)
+        assert student.previous is not None
+        student.previous.bev.fill_(value)
+    targets = targets_for(distillers)
+    for values in targets.stored.values():
+        values.zero_()
+    terms = losses(distillers, student, targets)
+    found = gradients(terms, student)
+    assert all(term.isfinite() for term in terms.values())
+    assert all(gradient.isfinite().all() for gradient in found)
+    assert all(parameter.grad.isfinite().all() for parameter in distillers.parameters() if parameter.grad is not None)
 
 
-@learning_distiller
-def test_a_cache_without_the_feature_is_refused(name: str) -> None:
-    other = bev_spec(4, 4, 2).model_copy(update={"name": "other"})
-    setting = replace(setting_of(), teacher=manifest_of((other,), TEACHER_GRID))
-    with pytest.raises(CacheError, match=r"no feature 'bev'.*holds other.*--arrays other,bev"):
-        build(name, setting)
-
-
-@learning_distiller
-def test_losses_stay_in_float32_under_autocast(name: str) -> None:
-    distillers, bev = build(name), torch.randn(1, 6, 5, 4)
-    targets, truth = stored_targets(1, 1), GroundTruth((BOXES,))
-    plain = distillers.losses(student_outputs(bev), targets, truth)
+@learning
+def test_losses_stay_in_float32_under_autocast(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 1)
+    targets = targets_for(distillers, batch=1)
+    plain = losses(distillers, student, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = distillers.losses(student_outputs(bev), targets, truth)
+        under_autocast = losses(distillers, student, targets)
     assert {key: term.item() for key, term in under_autocast.items()} == {
         key: term.item() for key, term in plain.items()
     }
 
 
-def test_distillers_compose() -> None:
-    options = DistillationOptions(names=("feature", "fd3d-heatmap"))
-    both = build_distillers(options, setting_of())
-    assert both.requires == ("bev",)
-    assert set(losses(both, (BOXES,))) == {"feature/bev", "fd3d-heatmap/bev"}
+@learning
+def test_a_students_half_precision_is_raised_first(options: DistillationOptions) -> None:
+    distillers, student = build_distillers(options, setting_of()), random_student(STUDENT, 1)
+    bev = student.features.bev.detach().bfloat16().requires_grad_()
+    half = replace(student, features=replace(student.features, bev=bev))
+    terms = losses(distillers, half, targets_for(distillers, batch=1))
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
 
-@learning_distiller
-def test_a_weight_scales_its_terms(name: str) -> None:
-    field = name.replace("-", "_")
-    options = DistillationOptions(names=(name,))
+@learning
+def test_weights_scale_their_terms(options: DistillationOptions) -> None:
+    field = options.names[0].replace("-", "_")
     section = getattr(options, field)
-    doubled = options.model_copy(update={field: section.model_copy(update={"weight": 2 * section.weight})})
-    build_of: Callable[[DistillationOptions], DistillerSet] = lambda chosen: build_distillers(chosen, setting_of())  # noqa: E731
-    once, twice = build_of(options), build_of(doubled)
+    weights = {name: 2 * value for name, value in section if name == "weight" or name.endswith("_weight")}
+    doubled = options.model_copy(update={field: section.model_copy(update=weights)})
+    once, twice = build_distillers(options, setting_of()), build_distillers(doubled, setting_of())
     twice.load_state_dict(once.state_dict())
-    bev, targets, truth = torch.randn(1, 6, 5, 4), stored_targets(1, 1), GroundTruth((BOXES,))
-    for term, value in once.losses(student_outputs(bev), targets, truth).items():
-        assert twice.losses(student_outputs(bev), targets, truth)[term].item() == pytest.approx(2 * value.item())
+    student, targets = random_student(STUDENT, 1), targets_for(once, batch=1)
+    expected = losses(once, student, targets)
+    for term, value in losses(twice, student, targets).items():
+        assert value.item() == pytest.approx(2 * expected[term].item())
+
+
+@learning
+def test_maps_of_different_ground_are_refused(options: DistillationOptions) -> None:
+    far = BevGrid(rows=6, cols=5, extent_m=(-61.2, -61.2, -5.0, 61.2, 61.2, 3.0))
+    with pytest.raises(
+        RecipeError, match=r"student's BEV covers \(-61.2.*teacher's \(-51.2.*--set student.detector.grid.extent_m"
+    ):
+        build_distillers(options, DistillationSetting(far, 4, setting_of().teacher))
+
+
+@learning
+def test_a_cache_without_a_feature_it_needs_is_refused(options: DistillationOptions) -> None:
+    needed = build_distillers(options, setting_of()).requires
+    for name in needed:
+        left = tuple(spec for spec in SPECS if spec.name != name)
+        held = ",".join(spec.name for spec in left)
+        setting = replace(setting_of(), teacher=manifest_of(left, TEACHER.grid))
+        with pytest.raises(CacheError, match=rf"no feature '{name}'.*holds {held}\..*--arrays {held},{name}"):
+            build_distillers(options, setting)
+
+
+def test_object_losses_are_zero_without_objects() -> None:
+    distillers = build_distillers(DistillationOptions(names=("fd3d-heatmap",)), setting_of())
+    (term,) = losses(
+        distillers, random_student(STUDENT, 1), targets_for(distillers, batch=1), GroundTruth((NO_BOXES,))
+    ).values()
+    assert term.item() == 0
+
+
+def test_no_object_is_missed_by_a_coarse_teacher_map() -> None:
+    distillers = build_distillers(DistillationOptions(names=("fd3d-heatmap",)), setting_of()).distillers
+    mask = distillers["fd3d-heatmap"].mask(GroundTruth((BOXES, NO_BOXES)), TEACHER.grid)
+    places = (BOXES.center_m[:, :2] + 51.2) / np.array(TEACHER.grid.cell_m)
+    assert all(mask[0, 0, int(row), int(col)] == 1 for col, row in places)
+    assert mask[1].sum() == 0
+
+
+def test_all_distillers_compose() -> None:
+    names = tuple(name for name in DISTILLERS if name != "none")
+    together = build_distillers(DistillationOptions(names=names), setting_of())
+    alone = [build_distillers(DistillationOptions(names=(name,)), setting_of()) for name in names]
+    assert together.requires == tuple(sorted({name for one in alone for name in one.requires}))
+    assert together.teacher_frames == max(one.teacher_frames for one in alone)
+    terms = losses(together, random_student(STUDENT, 2), targets_for(together))
+    assert {term.partition("/")[0] for term in terms} == set(names)
+
+
+def test_none_beside_others_is_silent() -> None:
+    distillers = build_distillers(DistillationOptions(names=("none", "feature")), setting_of())
+    terms = losses(distillers, random_student(STUDENT, 1), targets_for(distillers, batch=1))
+    assert set(terms) == {"feature/bev"}
 
 
 @pytest.mark.parametrize("names", [(), ("magic",), ("none", "none")])
@@ -184,4 +285,3 @@ def test_a_distiller_without_a_cache_is_refused() -> None:
         RecipeError, match=r"--distiller feature learns from a teacher cache.*--cache.*--distiller none"
     ):
         build_distillers(DistillationOptions(names=("feature",)), None)
-    assert build_distillers(DistillationOptions(), None).requires == ()

@@ -1,10 +1,13 @@
 """Small stand-ins for the training tests: a manifest, targets and student outputs of any size."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from detectors.outputs import DetectorFeatures, QueryOutputs, TemporalAttention
+from detectors.config import BEVFormerConfig
+from detectors.outputs import DetectorFeatures, QueryOutputs, TemporalAttention, TemporalState
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
 from schemas.features import FeatureSpec, Tier
@@ -60,6 +63,69 @@ def exact_targets(bev: Tensor, grid: BevGrid) -> TeacherTargets:
         tier="int8",
         grid=grid,
     )
+
+
+def stored_targets(
+    specs: tuple[FeatureSpec, ...], grid: BevGrid, batch: int, frames: int, tier: Tier = "int8"
+) -> TeacherTargets:
+    """Targets as they come from the store, with random content; the car drives straight on, 2 m per keyframe."""
+    stored = {}
+    for array in [array for spec in specs for array in spec.stored(tier)]:
+        shape = (batch, frames, *array.shape)
+        if array.dtype == "int8":
+            stored[array.name] = torch.randint(-127, 128, shape, dtype=torch.int8)
+        elif array.dtype == "uint8":
+            stored[array.name] = torch.randint(0, 255, shape, dtype=torch.uint8)
+        else:
+            stored[array.name] = torch.rand(shape).to(getattr(torch, array.dtype))
+    motion = torch.eye(4, dtype=torch.float64).repeat(batch, frames, 1, 1)
+    motion[..., 1, 3] = 2.0
+    return TeacherTargets(
+        stored=stored,
+        valid=torch.ones(batch, frames, dtype=torch.bool),
+        previous_from_current=motion,
+        specs=specs,
+        tier=tier,
+        grid=grid,
+    )
+
+
+def at_scene_start(targets: TeacherTargets) -> TeacherTargets:
+    """The same supervised frames with nothing before them."""
+    valid = torch.zeros_like(targets.valid)
+    valid[:, -1] = True
+    stored = {name: values.clone() for name, values in targets.stored.items()}
+    for values in stored.values():
+        values[:, :-1] = 0
+    still = torch.eye(4, dtype=torch.float64).expand_as(targets.previous_from_current)
+    return replace(targets, stored=stored, valid=valid, previous_from_current=still)
+
+
+def random_student(config: BEVFormerConfig, batch: int, *, history: bool = True) -> StudentOutputs:
+    """What a student of this configuration could give, each output a leaf that takes gradients."""
+    (rows, cols), channels, queries = config.grid.shape, config.embed_dims, config.decoder.queries
+    heads, points = config.encoder.heads, config.encoder.temporal_points
+    leaf = lambda values: values.requires_grad_()  # noqa: E731
+    features = DetectorFeatures(
+        bev=leaf(torch.randn(batch, rows, cols, channels)),
+        queries=QueryOutputs(
+            features=leaf(torch.randn(1, batch, queries, channels)),
+            positions=leaf(torch.rand(2, batch, queries, 3)),
+            logits=leaf(torch.randn(1, batch, queries, len(config.class_names))),
+            boxes=leaf(torch.randn(1, batch, queries, 10)),
+        ),
+        temporal=TemporalAttention(
+            offsets=leaf(torch.randn(batch, rows, cols, heads, 2, points, 2)),
+            weights=leaf(torch.rand(batch, rows, cols, heads, 2, points).softmax(-1)),
+        ),
+    )
+    previous = TemporalState(
+        bev=torch.randn(batch, rows * cols, channels),
+        position_m=torch.zeros(batch, 3, dtype=torch.float64),
+        yaw_deg=torch.zeros(batch, dtype=torch.float64),
+        scene_tokens=("scene",) * batch,
+    )
+    return StudentOutputs(features, previous if history else None, torch.full((batch,), history))
 
 
 def student_outputs(bev: Tensor) -> StudentOutputs:

@@ -11,6 +11,10 @@ from train.distillers.base import DistillationSetting, Distiller, GroundTruth, S
 from train.distillers.fd3d_heatmap import FD3DHeatmapDistiller, FD3DHeatmapOptions
 from train.distillers.feature import FeatureDistiller, FeatureOptions
 from train.distillers.none import NoDistiller
+from train.distillers.pkd import PKDDistiller, PKDOptions
+from train.distillers.tempdistiller import TempDistillerOptions, build_tempdistiller
+from train.distillers.temporal_attention import TemporalAttentionDistiller, TemporalAttentionOptions
+from train.loss_weighting import LossWeighting, WeightingOptions
 from train.targets import TeacherTargets
 
 
@@ -18,21 +22,30 @@ class DistillationOptions(BaseModel):
     """Which distillers, and what each is set to.
 
     Attributes:
-        names: keys of ``DISTILLERS``; their terms add up, each weighted by its own options.
-        feature, fd3d_heatmap: options by distiller, read only where it is named.
+        names: keys of ``DISTILLERS``; their terms add up.
+        weighting: how each counts beside the others and the detection loss.
+        feature, fd3d_heatmap, pkd, tempdistiller, temporal_attention: options by distiller, read only where it is
+            named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...] = ("none",)
+    weighting: WeightingOptions = WeightingOptions()
     feature: FeatureOptions = FeatureOptions()
     fd3d_heatmap: FD3DHeatmapOptions = FD3DHeatmapOptions()
+    pkd: PKDOptions = PKDOptions()
+    tempdistiller: TempDistillerOptions = TempDistillerOptions()
+    temporal_attention: TemporalAttentionOptions = TemporalAttentionOptions()
 
 
 DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Distiller]] = {
     "none": lambda _options, _setting: NoDistiller(),
     "feature": lambda options, setting: FeatureDistiller(options.feature, setting),
     "fd3d-heatmap": lambda options, setting: FD3DHeatmapDistiller(options.fd3d_heatmap, setting),
+    "pkd": lambda options, setting: PKDDistiller(options.pkd, setting),
+    "tempdistiller": lambda options, setting: build_tempdistiller(options.tempdistiller, setting),
+    "temporal-attention": lambda options, setting: TemporalAttentionDistiller(options.temporal_attention, setting),
 }
 
 
@@ -42,16 +55,21 @@ class DistillerSet(nn.Module):
     Attributes:
         requires: features the cache must hold; none when no cache is read.
         teacher_frames: the longest window any of them reads.
+        weighting: how their terms count; applied by the learner, which knows the detection loss.
     """
 
-    def __init__(self, distillers: Mapping[str, Distiller]) -> None:
+    def __init__(self, distillers: Mapping[str, Distiller], weighting: WeightingOptions) -> None:
         super().__init__()
         self.distillers = nn.ModuleDict(distillers)
+        self.weighting = LossWeighting(weighting, tuple(distillers))
         self.requires = tuple(sorted({name for distiller in distillers.values() for name in distiller.requires}))
         self.teacher_frames = max(distiller.teacher_frames for distiller in distillers.values())
 
     def losses(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
-        """Terms of all distillers, named ``<distiller>/<term>``, computed in float32 whatever the student ran in."""
+        """Terms of all distillers, named ``<distiller>/<term>``, computed in float32 whatever the student ran in.
+
+        Each is weighted by its distiller's own options, not yet by ``weighting``.
+        """
         terms: dict[str, Tensor] = {}
         with torch.autocast(student.features.bev.device.type, enabled=False):
             for name, distiller in self.distillers.items():
@@ -84,14 +102,29 @@ def build_distillers(options: DistillationOptions, setting: DistillationSetting 
         setting: student and teacher; None when there is no cache, which only ``none`` can do without.
 
     Raises:
-        RecipeError: an unknown name, no cache where one is needed, or BEV maps of different extents.
-        CacheError: the cache lacks a feature that a distiller is sized by.
+        RecipeError: an unknown name, no cache where one is needed, BEV maps of different extents, or a distiller that
+            cannot work with this student and this teacher.
+        CacheError: the cache lacks a feature that a distiller reads.
     """
+    _check_shares(options.weighting.shares)
     if not needs_cache(options.names):
-        return DistillerSet({"none": NoDistiller()})
+        return DistillerSet({"none": NoDistiller()}, WeightingOptions())
     if setting is None:
         raise RecipeError(
             f"--distiller {','.join(options.names)} learns from a teacher cache, and none was given. "
             "Name one with --cache, or train the student alone with --distiller none."
         )
-    return DistillerSet({name: DISTILLERS[name](options, setting) for name in options.names})
+    together = DistillerSet({name: DISTILLERS[name](options, setting) for name in options.names}, options.weighting)
+    for feature in together.requires:
+        setting.teacher_feature(feature)
+    return together
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    for name, share in shares.items():
+        if name not in DISTILLERS or share <= 0:
+            raise RecipeError(
+                f"distillation.weighting.shares gives {name!r} the share {share}; expected distillers "
+                f"({', '.join(DISTILLERS)}) with shares above 0, e.g. --set "
+                'student.training.distillation.weighting.shares={"feature": 0.5}'
+            )

@@ -80,6 +80,7 @@ class _Loop:
             scaler=torch.amp.GradScaler(run.device.type, enabled=run.options.precision == "float16"),
             device=run.device,
         )
+        self.weighting = learner.distillers.weighting
         self.teacher_frames = learner.distillers.teacher_frames
         self.features = learner.distillers.requires
         self.step, self.position = 0, ClipPosition()
@@ -131,6 +132,7 @@ class _Loop:
             terms=done.terms,
             grad_norm=done.grad_norm,
             seconds={"data": data_s, "forward": done.forward_s, "backward": done.backward_s},
+            factors=self.weighting.factors(),
         )
 
     @contextmanager

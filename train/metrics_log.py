@@ -1,7 +1,7 @@
 """The numbers of a run as it goes: JSON lines for programs, TensorBoard for people."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ class StepReport:
         terms: weighted loss terms by name.
         grad_norm: L2 norm of all gradients before clipping.
         seconds: ``data`` (waiting for the batch), ``forward``, ``backward`` (with the update).
+        factors: by distiller, what its terms were multiplied with to match the detection loss
+            (``train/loss_weighting.py``); empty under fixed weights.
     """
 
     step: int
@@ -34,6 +36,7 @@ class StepReport:
     terms: dict[str, float]
     grad_norm: float
     seconds: dict[str, float]
+    factors: dict[str, float] = field(default_factory=dict)
 
 
 class MetricsLog:

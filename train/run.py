@@ -108,7 +108,13 @@ def distillers_of(run: TrainingRun) -> DistillerSet:
     if not run.reads_cache or run.cache is None:
         return build_distillers(run.options.distillation, None)
     config = run.detector.config
-    setting = DistillationSetting(config.grid, config.embed_dims, run.cache.manifest)
+    setting = DistillationSetting(
+        student_grid=config.grid,
+        student_channels=config.embed_dims,
+        teacher=run.cache.manifest,
+        student_queries=config.decoder.queries,
+        student_temporal=(config.encoder.heads, config.encoder.temporal_points),
+    )
     distillers = build_distillers(run.options.distillation, setting)
     run.cache.compare_with(
         tables_sha256=run.tables.tables_sha256,

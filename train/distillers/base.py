@@ -16,7 +16,14 @@ from schemas.manifest import Manifest
 from train.adapters import require_equal_extents
 from train.targets import TeacherTargets
 
-CACHED_DIMS: Mapping[str, tuple[str, ...]] = {"bev": ("y", "x", "channel")}
+CACHED_DIMS: Mapping[str, tuple[str, ...]] = {
+    "bev": ("y", "x", "channel"),
+    "temporal_target": ("y", "x", "channel"),
+    "temporal_offsets": ("y", "x", "head", "source", "point", "axis"),
+    "temporal_weights": ("y", "x", "head", "source", "point"),
+    "query_features": ("query", "channel"),
+    "query_positions": ("reference", "query", "xyz"),
+}
 """Dimensions after (scene, step) that distillers take a cached feature to have."""
 
 
@@ -28,6 +35,9 @@ class DistillationSetting:
         student_grid: BEV grid of the student.
         student_channels: channels of its BEV cells and object queries.
         teacher: manifest of the cache.
+        student_queries: its object queries; 0 for a student without.
+        student_temporal: heads, and points per head and source, of its temporal self-attention; None for a student
+            without.
 
     Raises:
         RecipeError: the two BEV grids cover different ground.
@@ -36,6 +46,8 @@ class DistillationSetting:
     student_grid: BevGrid
     student_channels: int
     teacher: Manifest
+    student_queries: int = 0
+    student_temporal: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require_equal_extents(self.student_grid, self.teacher.grid)
@@ -100,6 +112,6 @@ class Distiller(nn.Module, ABC):
         """Weighted loss terms by name, scalars in float32. Gradients reach the student and this module only."""
 
 
-def teacher_bev(teacher: TeacherTargets) -> Float[Tensor, "batch channel rows cols"]:
-    """Cached BEV features of the supervised frames, channels first."""
-    return teacher.current("bev").permute(0, 3, 1, 2)
+def teacher_bev(teacher: TeacherTargets, frame: int = -1) -> Float[Tensor, "batch channel rows cols"]:
+    """Cached BEV features, channels first, of one frame of the window: -1 is the supervised one."""
+    return teacher.frame("bev", frame).permute(0, 3, 1, 2)
