@@ -82,10 +82,10 @@ def cells_of_rays(image_from_lidar: NDArray[np.float64], size_hw: tuple[int, int
 
 def splat(depth: Tensor, context: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
     """(channel, row, col): depth probability times context, summed over all points of a cell."""
-    ground = context.new_zeros(grid.rows * grid.cols + 1, context.shape[1])
+    ground = torch.zeros(grid.rows * grid.cols + 1, context.shape[1], device=context.device)
     for each_depth, each_context, each_cells in zip(depth, context, cells, strict=True):
         points = torch.einsum("dhw,chw->dhwc", each_depth, each_context)
-        ground.index_add_(0, each_cells.flatten(), points.flatten(0, 2).to(ground.dtype))
+        ground.index_add_(0, each_cells.flatten(), points.flatten(0, 2).float())
     return ground[:-1].T.reshape(-1, *grid.shape)
 
 

@@ -120,7 +120,7 @@ def print_plan(plan: Plan) -> None:
     _print_disk(plan)
 
 
-def size_text(count: float) -> str:
+def size_text(count: int) -> str:
     """A number of bytes for people, e.g. ``521 GB``."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if count >= 0.1 * unit:
