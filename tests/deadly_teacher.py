@@ -64,3 +64,17 @@ def slow(checkpoint: Path | None, device: torch.device) -> Noise:
 
 def deadly(checkpoint: Path | None, device: torch.device) -> Noise:
     return Noise(deadly_step=2)
+
+
+class NotANumber(Noise):
+    """Gives NaN in the middle of a scene."""
+
+    def features(self, inputs: CameraInputs, previous: Tensor | None) -> tuple[Mapping[str, Tensor], Any]:
+        features, state = super().features(inputs, previous)
+        if inputs.frame.scene_name == DEADLY_SCENE and inputs.frame.step == 2:
+            features = {"bev": torch.full(BEV.shape, torch.nan)}
+        return features, state
+
+
+def nan(checkpoint: Path | None, device: torch.device) -> NotANumber:
+    return NotANumber()

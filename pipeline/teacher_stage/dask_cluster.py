@@ -131,14 +131,14 @@ def local_client(plan: WorkerPlan) -> Iterator[Client]:
                 "dashboard_address": "127.0.0.1:8787" if _port_is_free(8787) else "127.0.0.1:0",
             },
         }
-        with _interrupts_held_back():  # so that no thread or process of the cluster takes one
+        with _dask_logs(logging.ERROR), _interrupts_held_back():  # no thread or process of the cluster takes one
             cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR)
             client = Client(cluster, set_as_default=False)
         try:
-            yield client
+            with _dask_logs(logging.ERROR):
+                yield client
         finally:
-            with _interrupts_held_back():
-                logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker just starting dies loudly
+            with _dask_logs(logging.CRITICAL), _interrupts_held_back():  # a worker that is just starting dies loudly
                 client.close(timeout=_CLOSE_S)
                 cluster.close(timeout=_CLOSE_S)
 
@@ -151,7 +151,7 @@ def remote_client(address: str) -> Iterator[Client]:
         SchedulerError: there is none at that address, or it runs another dask.
     """
     try:
-        with _interrupts_held_back():
+        with _dask_logs(logging.ERROR), _interrupts_held_back():
             client = Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SchedulerError(
@@ -164,7 +164,8 @@ def remote_client(address: str) -> Iterator[Client]:
         versions = client.get_versions(check=False)
         assert isinstance(versions, dict), "the client is not asynchronous"
         _refuse_other_dask(versions)
-        yield client
+        with _dask_logs(logging.ERROR):
+            yield client
     finally:
         client.close(timeout=_CLOSE_S)
 
@@ -198,6 +199,18 @@ def tell_about(client: Client) -> None:
         )
     advice = "" if _has_dashboard() else " (needs bokeh: pip install 'bokeh>=3.1')"
     console.print(f"Dashboard {client.dashboard_link}{advice}", soft_wrap=True)
+
+
+@contextmanager
+def _dask_logs(level: int) -> Iterator[None]:
+    """What dask tells at ``level`` only: it tells every coming and going of a worker otherwise."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from distributed.scheduler import KilledWorker
 
 from cache.layout import CacheLayout
 from cache.scene_lock import sweep
+from pipeline.console import console
 from pipeline.teacher_stage.dask_cluster import (
     SchedulerError,
     address_of,
@@ -129,6 +130,8 @@ class _Run:
                     self._refuse_lost_scheduler()
                     continue
                 if step is not None:
+                    if step == 0 and name in self._told:
+                        console.print(f"{name} is begun again: its worker was lost")
                     self._tell_frames(name, step + 1)
                 elif name in waiting:
                     outcome = _outcome_of(waiting.pop(name))
