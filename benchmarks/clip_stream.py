@@ -10,8 +10,7 @@ dropped before each contender of each round. Prints a Markdown table; figures ar
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from numpy.typing import NDArray
 from benchmarks.base_frames import BASE_CELLS, base_specs, random_clips, slots_of, write_base_cache
 from benchmarks.machine import command_line, drop_page_cache, pin, scratch
 from benchmarks.report import Comparison, Goal, print_comparisons
-from benchmarks.rounds import Contender, ratio, spread, time_rounds
+from benchmarks.ring_reader import RingReader
+from benchmarks.rounds import Contender, nothing, ratio, spread, time_rounds
 from cache.reading import Cache, open_cache
 from cache.shard_file import ShardFile
 from cache.writing import SceneSlot
 from schemas.features import FeatureSpec, frame_bytes
 from train.clips import Clip
-from train.ring import SlotRing
 from train.stream import StreamOptions, TargetWindow, TeacherStream
 
 THREADS = 2
@@ -53,49 +52,25 @@ def stream_clips(stream: TeacherStream, clips: Sequence[Clip]) -> int:
     return touched
 
 
-class BareReader:
-    """The limit: two threads, open files, known offsets, preallocated buffers."""
+class BareFiles:
+    """The limit: open files, known offsets."""
 
     def __init__(self, cache: Cache, specs: Sequence[FeatureSpec], *, verify: bool) -> None:
-        self._arrays = [array for spec in specs for array in spec.stored("int8")]
-        self._shards = {
-            (scene, array.name): cache.shard(scene, array.name) for scene in cache.scene_names for array in self._arrays
-        }
+        names = [array.name for spec in specs for array in spec.stored("int8")]
+        self._shards = {(scene, name): cache.shard(scene, name) for scene in cache.scene_names for name in names}
         self._files = {key: os.open(Path(str(shard.path)), os.O_RDONLY) for key, shard in self._shards.items()}
-        self._ring = SlotRing(self._arrays, (1, CLIP_FRAMES), slots=LOOK_AHEAD + 1, pinned=False)
-        self._threads = ThreadPoolExecutor(THREADS)
         self._verify = verify
 
     def close(self) -> None:
-        """End the threads and close the files."""
-        self._threads.shutdown()
+        """Close the files."""
         for descriptor in self._files.values():
             os.close(descriptor)
 
-    def read(self, clips: Sequence[Clip]) -> int:
-        """All clips, in order; returns what it touched."""
-        pending: deque[tuple[Any, Future[None]]] = deque()
-        touched = 0
-        for clip in clips:
-            slot = self._ring.acquire()
-            pending.append((slot, self._threads.submit(self._fill, slot, clip)))
-            if len(pending) > LOOK_AHEAD:
-                touched += self._collect(pending)
-        while pending:
-            touched += self._collect(pending)
-        return touched
-
-    def _collect(self, pending: deque[tuple[Any, Future[None]]]) -> int:
-        slot, read = pending.popleft()
-        read.result()
-        touched = int(slot.arrays["bev"].view(-1)[0])
-        self._ring.release(slot)
-        return touched
-
-    def _fill(self, slot: Any, clip: Clip) -> None:
-        for array in self._arrays:
-            key = (clip.scene_name, array.name)
-            rows = slot.arrays[array.name][0].numpy().reshape(CLIP_FRAMES, -1).view(np.uint8)
+    def fill(self, clip: Clip, into: Mapping[str, NDArray[Any]]) -> None:
+        """Read a clip, array by array."""
+        for name, frames in into.items():
+            key = (clip.scene_name, name)
+            rows = frames.reshape(len(frames), -1).view(np.uint8)
             read_bare(self._files[key], self._shards[key], clip.steps[0], rows, verify=self._verify)
 
 
@@ -114,37 +89,28 @@ def compare(folder: Path, slots: Sequence[SceneSlot], features: tuple[str, ...],
     """Rows for one choice of features: verified or not, warm and cold."""
     cache = open_cache(folder)
     specs = [spec for spec in cache.manifest.features if spec.name in features]
-    clips = partial(random_clips, slots, CLIP_FRAMES)
-    frames = len(clips(0)) * CLIP_FRAMES
-    megabytes = frame_bytes(specs, "int8") / 1e6
+    arrays = [array for spec in specs for array in spec.stored("int8")]
+    what = f"{'all features' if len(features) > 1 else features[0]} ({frame_bytes(specs, 'int8') / 1e6:.1f} MB)"
+    frames = CLIP_FRAMES * len(random_clips(slots, CLIP_FRAMES, seed=0))
     rows = []
     for verify in (True, False):
         options = StreamOptions(look_ahead=LOOK_AHEAD, read_threads=THREADS, verify_checksums=verify)
-        bare = BareReader(cache, specs, verify=verify)
+        files = BareFiles(cache, specs, verify=verify)
+        bare = RingReader(arrays, CLIP_FRAMES, THREADS, LOOK_AHEAD, files.fill)
         with TeacherStream(cache, TargetWindow(features, CLIP_FRAMES, 1), options, torch.device("cpu")) as stream:
             contenders: dict[str, Contender] = {
-                "ours": lambda number, stream=stream: stream_clips(stream, clips(number)),  # type: ignore[misc]
-                "bare": lambda number, bare=bare: bare.read(clips(number)),  # type: ignore[misc]
+                "ours": lambda number, s=stream: stream_clips(s, random_clips(slots, CLIP_FRAMES, number)),  # type: ignore[misc]
+                "bare": lambda number, b=bare: b.read(random_clips(slots, CLIP_FRAMES, number)),  # type: ignore[misc]
             }
-            prepares: dict[str, Callable[[], None]] = {
-                "warm": lambda: None,
-                "cold": partial(drop_page_cache, folder),
-            }
-            for temperature, prepare in prepares.items():
+            for temperature in ("warm", "cold"):
+                prepare = partial(drop_page_cache, folder) if temperature == "cold" else nothing
                 seconds = time_rounds(contenders, rounds, prepare)
-                per_frame = {name: spread(values).scaled(1000 / frames) for name, values in seconds.items()}
+                ours, theirs = (spread(seconds[name]).scaled(1000 / frames) for name in ("ours", "bare"))
                 setting = f"{temperature}, {'verified' if verify else 'not verified'}"
-                rows.append(
-                    Comparison(
-                        f"`preadv`, {'all features' if len(features) > 1 else features[0]} ({megabytes:.1f} MB)",
-                        setting,
-                        per_frame["ours"],
-                        per_frame["bare"],
-                        ratio(seconds["bare"], seconds["ours"]),
-                        GOAL,
-                    )
-                )
+                gained = ratio(seconds["bare"], seconds["ours"])
+                rows.append(Comparison(f"`preadv`, {what}", setting, ours, theirs, gained, GOAL))
         bare.close()
+        files.close()
     return rows
 
 

@@ -1,7 +1,8 @@
-"""Interleaved rounds: every contender once in each round, so that a machine whose speed drifts drifts for all of them."""
+"""Interleaved rounds: each contender once in every round, so that a machine whose speed drifts does so for all."""
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,12 @@ class Spread:
         return f"{_short(self.median)} ({_short(self.low)}–{_short(self.high)})"
 
 
+def nothing() -> None:
+    """The preparation of a warm round."""
+
+
 def time_rounds(
-    contenders: Mapping[str, Contender], rounds: int, prepare: Callable[[], None] = lambda: None
+    contenders: Mapping[str, Contender], rounds: int, prepare: Callable[[], None] = nothing
 ) -> dict[str, list[float]]:
     """Wall seconds of each contender in each round.
 
@@ -59,6 +64,8 @@ def time_rounds(
             begin = time.perf_counter()
             contenders[name](number)
             seconds[name].append(time.perf_counter() - begin)
+        last = ", ".join(f"{name or 'ours'} {values[-1]:.2f} s" for name, values in seconds.items())
+        print(f"round {number} of {rounds}: {last}", file=sys.stderr, flush=True)
     return seconds
 
 
