@@ -12,8 +12,8 @@ def print_fidelity(fidelity: Fidelity, title: str) -> None:
         [
             (
                 feature.name,
-                _constant_or(feature.centred_error, ".2%"),
-                _constant_or(feature.cosine, ".6f"),
+                _percent(feature.centred_error),
+                "constant" if feature.cosine is None else f"{feature.cosine:.6f}",
                 f"{feature.largest_error:.3g}",
                 f"{feature.largest_error_std:.3g}",
             )
@@ -44,5 +44,5 @@ def box_sentence(boxes: BoxFidelity) -> str:
     )
 
 
-def _constant_or(value: float | None, form: str) -> str:
-    return "constant" if value is None else format(value, form)
+def _percent(share: float | None) -> str:
+    return "constant" if share is None else f"{100 * share:.2g}%"
