@@ -23,7 +23,7 @@ from cache.receipts import Receipt, read_receipt
 from cache.remote_file import remote_root
 from cache.shard_file import ShardFile, check_shard
 from cache.storage import AnyLayout
-from cache.training_needs import TrainingNeeds, refuse_other_training
+from cache.training_needs import TrainingNeeds, refuse_other_training, shortened
 from schemas.errors import CacheError
 from schemas.features import StoredArray
 from schemas.fidelity import Fidelity
@@ -48,6 +48,7 @@ class Cache:
         self._layout = layout
         self._group = group
         self._receipts: dict[str, Receipt] = {}
+        self._shards: dict[tuple[str, str], ShardFile] = {}
 
     @property
     def all_scene_names(self) -> tuple[str, ...]:
@@ -148,11 +149,17 @@ class Cache:
         return dataset_of(self)
 
     def shard(self, scene_name: str, array_name: str) -> ShardFile:
-        """What a stream needs to read one scene of one array: file, offsets, checksums.
+        """What a stream needs to read one scene of one array: file, offsets, checksums. Checked once, then kept.
 
         Raises:
             CacheError: the scene or the array is not in the cache, or the file does not match the receipt.
         """
+        key = (scene_name, array_name)
+        if key not in self._shards:  # two threads may both look it up: they find the same
+            self._shards[key] = self._open_shard(scene_name, array_name)
+        return self._shards[key]
+
+    def _open_shard(self, scene_name: str, array_name: str) -> ShardFile:
         self.require_scenes([scene_name])
         self.require_array(array_name)
         array = self.arrays[array_name]
@@ -228,14 +235,14 @@ class Cache:
         if foreign:
             raise CacheError(
                 f"the cache {self.path} was made for split {self.manifest.dataset.split} of "
-                f"{self.manifest.dataset.version} and has no place for the scenes {_listed(foreign)}; "
+                f"{self.manifest.dataset.version} and has no place for the scenes {shortened(foreign)}; "
                 "choose the cache of their split with CACHE=..., or fewer scenes with --scenes"
             )
         present = set(self.scene_names)
         absent = [name for name in names if name not in present]
         if absent:
             raise CacheError(
-                f"{len(absent)} of {len(names)} scenes are not in the cache {self.path}: {_listed(absent)}. "
+                f"{len(absent)} of {len(names)} scenes are not in the cache {self.path}: {shortened(absent)}. "
                 f'Add them: make cache-teacher CACHE={self.path} ARGS="--scenes {",".join(absent)}", '
                 "or ask for fewer with --scenes"
             )
@@ -260,11 +267,8 @@ class Cache:
             CacheError: tells every difference with both values, and what to do about it.
         """
         self.require_features(list(required))
-        refuse_other_training(
-            self.path,
-            self.manifest,
-            TrainingNeeds(tables_sha256, tuple(class_names), tuple(extent_m), required),
-        )
+        needs = TrainingNeeds(tables_sha256, tuple(class_names), tuple(extent_m), required)
+        refuse_other_training(self.path, self.manifest, needs)
 
     def _receipt(self, scene_name: str) -> Receipt:
         if scene_name not in self._receipts:
@@ -292,8 +296,3 @@ def open_cache(path: Path | str) -> Cache:
     if root is not None:
         (root / "zarr.json").read_range(0, 1)  # refuses a server that would send whole shards for every frame
     return Cache(layout, group, load_frames(layout, group))
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

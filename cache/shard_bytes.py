@@ -45,6 +45,11 @@ def crc32c(data: NDArray[np.uint8]) -> int:
     return int(google_crc32c.value(data))
 
 
+def extended_crc32c(checksum: int, data: NDArray[np.uint8]) -> int:
+    """The CRC-32C of bytes seen before, whose checksum is given, and these."""
+    return int(google_crc32c.extend(checksum, data))
+
+
 def bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
     """A flat view of an array's bytes, little-endian; a copy only where the array is not laid out so."""
     little = values.dtype.newbyteorder("<")
@@ -72,6 +77,13 @@ def decode_payload(payload: NDArray[np.uint8], array: StoredArray, compressed: b
 
         payload = np.frombuffer(Zstd().decode(payload), dtype=np.uint8)
     return payload.view(np.dtype(array.dtype).newbyteorder("<")).reshape(array.shape)
+
+
+def decode_payload_into(payload: NDArray[np.uint8], into: NDArray[Any]) -> None:
+    """Decompress a frame's payload, which has passed its checksum, into memory of one frame."""
+    from numcodecs.zstd import Zstd  # noqa: PLC0415  only this tier pays
+
+    Zstd().decode(payload, out=into.reshape(-1).view(np.uint8))
 
 
 def index_bytes(contents: ShardContents, step_axis: int) -> bytes:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cache.damage import damaged
 from cache.durable_files import disk_errors
-from cache.shard_bytes import ShardContents, crc32c, decode_payload, index_bytes
-from cache.storage import AnyFile, file_size, read_pieces, read_span
+from cache.shard_bytes import ShardContents, crc32c, decode_payload, decode_payload_into, index_bytes
+from cache.storage import AnyFile, file_size, read_pieces, read_span, read_with_checksum
 from schemas.features import StoredArray
 
 
@@ -67,12 +67,29 @@ class ShardFile:
         Raises:
             CacheError: the file is gone or shorter than it was, or the frame fails its checksum.
         """
-        assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
         payload = np.empty(int(self.nbytes[step]), dtype=np.uint8)
-        if self.read_bytes(step, 0, [payload]) < len(payload):
-            raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
-        self.verify(step, payload)
+        self._read_payload(step, payload)
         return decode_payload(payload, self.array, self.compressed)
+
+    def read_into(self, step: int, into: NDArray[Any]) -> None:
+        """As ``read``, into memory that is there already: ``shape`` of ``dtype``, C-contiguous."""
+        assert into.shape == self.shape, self.array.name
+        assert into.dtype == self.dtype, self.array.name
+        assert into.flags.c_contiguous, self.array.name
+        if self.compressed:
+            payload = np.empty(int(self.nbytes[step]), dtype=np.uint8)
+            self._read_payload(step, payload)
+            decode_payload_into(payload, into)
+        else:
+            self._read_payload(step, into.reshape(-1).view(np.uint8))
+
+    def _read_payload(self, step: int, payload: NDArray[np.uint8]) -> None:
+        assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
+        with _read_errors(self, self._where(step)):
+            count, checksum = read_with_checksum(self.path, int(self.offsets[step]), payload)
+        if count < len(payload):
+            raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
+        self._compare(step, checksum)
 
     def read_bytes(self, step: int, start: int, buffers: Sequence[NDArray[Any]]) -> int:
         """Fill buffers with consecutive bytes of the file, unverified.
@@ -114,7 +131,9 @@ class ShardFile:
         Raises:
             CacheError: they differ; scene, array and step are named.
         """
-        found = crc32c(payload)
+        self._compare(step, crc32c(payload))
+
+    def _compare(self, step: int, found: int) -> None:
         if found != self.crc32c[step]:
             raise damaged(
                 self.scene_name,

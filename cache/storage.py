@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from cache.durable_files import disk_errors
 from cache.layout import CacheLayout
 from cache.remote_file import RemoteFile
+from cache.shard_bytes import extended_crc32c
+
+BLOCK_BYTES = 1 << 20
+"""Checksums are taken block by block: a second pass over a whole frame would fetch it from memory again."""
 
 AnyFile: TypeAlias = Path | RemoteFile
 AnyLayout: TypeAlias = CacheLayout[Path] | CacheLayout[RemoteFile]
@@ -73,6 +77,34 @@ def read_span(file: AnyFile, offset: int, buffers: Sequence[NDArray[Any]]) -> in
         return _read_descriptor(descriptor, offset, buffers)
     finally:
         os.close(descriptor)
+
+
+def read_with_checksum(file: AnyFile, offset: int, target: NDArray[np.uint8]) -> tuple[int, int]:
+    """Fill memory with consecutive bytes of a file, and take their checksum while the processor's cache holds them.
+
+    Returns:
+        How many bytes there were, fewer than asked where the file ends, and their crc32c.
+
+    Raises:
+        OSError: the file is absent, or the disk refuses.
+        DiskError: the host refuses.
+    """
+    if isinstance(file, RemoteFile):
+        count = read_span(file, offset, [target])
+        return count, extended_crc32c(0, target[:count])
+    done, checksum = 0, 0
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while done < len(target):
+            block = target[done : done + BLOCK_BYTES]
+            count = os.preadv(descriptor, (block.data,), offset + done)
+            if count == 0:
+                break
+            checksum = extended_crc32c(checksum, block[:count])
+            done += count
+    finally:
+        os.close(descriptor)
+    return done, checksum
 
 
 def read_pieces(file: AnyFile, offsets: Sequence[int], pieces: Sequence[memoryview]) -> bool:

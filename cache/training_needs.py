@@ -1,6 +1,6 @@
 """Whether a cache fits a training run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +40,9 @@ def refuse_other_training(path: AnyFile, manifest: Manifest, needs: TrainingNeed
             f"It was made from {manifest.dataset.name} {manifest.dataset.version}; give the options it "
             f"was made with, or make one that fits: make cache-teacher CACHE={path}-2"
         )
+
+
+def shortened(names: Sequence[str]) -> str:
+    """A list of names for a message; the first few of a long one."""
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

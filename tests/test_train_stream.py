@@ -11,12 +11,14 @@ import pytest
 import torch
 from train_world import CPU, SCENES, fill_cache, tiny_tables
 
+from cache import storage
 from cache.reading import Cache, open_cache
 from cache.writing import SceneSlot, open_for_writing
 from scenes.scene_tables import SceneTables
 from schemas.errors import CacheError
 from schemas.features import FeatureSpec, Tier
 from schemas.frame_index import FRAME_SCHEMA
+from train import clip_reading
 from train.clip_reading import read_clip
 from train.clips import Clip, ClipOptions, ClipPlan
 from train.stream import StreamOptions, TargetWindow, TeacherStream
@@ -130,6 +132,24 @@ def test_damage_passes_unseen_only_when_asked_to(own_cache: Cache) -> None:
     damage(own_cache, "bev", step=2)
     with open_stream(own_cache, verify_checksums=False, batch_size=1) as stream:
         stream.collect(stream.start([clip_to(own_cache, SCENES[1], 2)]))
+
+
+def test_frames_larger_than_a_block_are_verified_as_they_come(
+    own_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = own_cache.shard(SCENES[1], "bev")
+    whole, in_blocks = np.empty((2, 3, *shard.shape), dtype=np.int8)
+    read_clip(shard, 1, whole, verify=True)
+    monkeypatch.setattr(clip_reading, "LARGE_FRAME_BYTES", 0)
+    monkeypatch.setattr(storage, "BLOCK_BYTES", 100)  # frames have 864 bytes
+    read_clip(shard, 1, in_blocks, verify=True)
+    np.testing.assert_array_equal(in_blocks, whole)
+    damage(own_cache, "bev", step=2)
+    with pytest.raises(CacheError, match=rf"{SCENES[1]}, array bev, step 2: expected crc32c"):
+        read_clip(shard, 1, in_blocks, verify=True)
+    os.truncate(shard.path, int(shard.offsets[1]) + 150)
+    with pytest.raises(CacheError, match=rf"{SCENES[1]}, array bev, step 1: the file ends before the frame does"):
+        read_clip(shard, 1, in_blocks, verify=True)
 
 
 def test_a_file_cut_short_or_gone_after_opening_is_named(own_cache: Cache) -> None:

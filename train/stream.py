@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache.reading import Cache
-from cache.shard_file import ShardFile
 from train.clip_reading import read_clip
 from train.clips import Clip
 from train.ring import Slot, SlotRing
@@ -86,7 +85,6 @@ class TeacherStream:
             slots=options.look_ahead + 1,
             pinned=device.type == "cuda",
         )
-        self._shards: dict[tuple[str, str], ShardFile] = {}
         self._motion = _EgoMotion(cache.frames)
         self._lent: Slot | None = None
         self._readers = ThreadPoolExecutor(options.read_threads, thread_name_prefix="cache-reader")
@@ -137,14 +135,8 @@ class TeacherStream:
         for name in self._arrays:
             frames = slot.arrays[name][row].numpy()
             frames[: len(frames) - count] = 0
-            shard = self._shard(clip.scene_name, name)
+            shard = self._cache.shard(clip.scene_name, name)
             read_clip(shard, last_step + 1 - count, frames[-count:], verify=self._verify)
-
-    def _shard(self, scene_name: str, array_name: str) -> ShardFile:
-        key = (scene_name, array_name)
-        if key not in self._shards:  # two threads may both look it up: they find the same
-            self._shards[key] = self._cache.shard(scene_name, array_name)
-        return self._shards[key]
 
 
 class _EgoMotion:
