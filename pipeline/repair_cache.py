@@ -37,9 +37,9 @@ def repair_cache(cache_path: Path) -> int:
     for path in dict.fromkeys(damage.path for damage in done.left):
         console.print(f"left as it is: {path}", soft_wrap=True)
     if done.dropped or any(damage.remedy == "remove" for damage in done.mended):
-        again = f"{len(done.dropped)} dropped scenes again" if done.dropped else "what was removed again"
         console.print(
-            f"To make {again}: make cache-teacher CACHE={cache_path} (with the options that filled the cache)",
+            f"To make what was dropped again: make cache-teacher CACHE={cache_path} "
+            "(with the options that filled the cache)",
             soft_wrap=True,
         )
     return len(done.dropped)
