@@ -5,7 +5,9 @@ What happens to a scene is in ``teacher_stage/scene.py``; who does it, in the en
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from cache.layout import CacheLayout
 from cache.writing import CacheWriter
 from pipeline.console import Tracker, console, print_table
 from pipeline.fidelity_table import print_fidelity
@@ -34,13 +36,17 @@ def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
     """
     source = open_source(choice)
     console.print(f"Teacher {source.manifest.teacher.name}: {source.teacher.weights}", soft_wrap=True)
+    names = source.names if engine.part is None else engine.part.of(source.names)
+    is_new = not CacheLayout(choice.cache_path).group_document.exists()
+    if is_new:  # a cache that would not fit is not begun: its form could not be changed any more
+        check_price(source, choice.cache_path, names)
     job = open_job(choice, source)
     write_recipe(choice.recipe, choice.cache_path)
     if inheritable := source.teacher.inheritable():
         job.writer.write_parameters(inheritable)
-    names = source.names if engine.part is None else engine.part.of(source.names)
     waiting = _announce(job, names, engine)
-    check_price(source, job.writer, waiting)
+    if not is_new:
+        check_price(source, choice.cache_path, waiting)
     with Tracker("cache-teacher", source.frames_of(waiting), "frames") as tracker:
         events = ConsoleEvents(tracker, job.writer)
         if engine.name == "dask":
@@ -73,13 +79,13 @@ class ConsoleEvents:
         self._writer.write_fidelity(fidelity)
 
 
-def check_price(source: StageSource, writer: CacheWriter, waiting: Sequence[str]) -> None:
-    """Tell what the waiting scenes will take, and refuse when the disk cannot hold them.
+def check_price(source: StageSource, path: Path, names: Sequence[str]) -> None:
+    """Tell what some scenes will take in a cache, and refuse when the disk cannot hold them.
 
     Raises:
         CacheError: not enough free space; the options that would fit are named.
     """
-    plan = make_plan(source.manifest, [source.tables.scene_length(name) for name in waiting], writer.path)
+    plan = make_plan(source.manifest, [source.tables.scene_length(name) for name in names], path)
     print_price(plan)
     require_space(plan)
 
