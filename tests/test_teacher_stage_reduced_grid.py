@@ -25,7 +25,7 @@ def averaged(teacher: FakeTeacher, cells: int) -> dict[str, Tensor]:
     return dict(features)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 12), st.integers(0, 2**16))
 def test_averaging_keeps_the_mean_and_constants(rows: int, proportion: int, cells: int, seed: int) -> None:
     cells = min(cells, rows)
@@ -137,7 +137,6 @@ def test_a_student_trains_from_a_reduced_cache(
     manifest = open_cache(Path("out/demo/teacher-cache")).manifest
     assert manifest.grid.shape == (15, 15)
     assert manifest.feature("temporal_offsets").shape[:2] == (15, 15)
-    for distiller in ("feature", "fd3d-heatmap"):
-        assert "NDS" in program.succeeded("train-student", "--allow-untrained-teacher", "--distiller", distiller)
+    assert "NDS" in program.succeeded("train-student", "--allow-untrained-teacher", "--distiller", "feature")
     refused = program.refused("cache-teacher", "--untrained")
     assert "grid.rows: 15 in the cache, 40 now" in refused

@@ -5,6 +5,7 @@ rounded up to whole file-system blocks, as ``du`` counts them.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ _RECEIPT = (4300, 920, 330, 24)  # bytes: a receipt, each array in it, each fram
 _INDEX = (8000, 20, 320)  # bytes of frames.parquet: the file, each scene, each frame
 _GROUP = (3000, 95, 2600)  # bytes of the group's zarr.json: the file, each scene, each array
 _ARRAY_DOCUMENT = 2000
+_FILES_PER_SCENE = 3  # valid, receipt, lock; and a shard of each array
 _LOCK_FILES = 2
 
 
@@ -109,19 +111,19 @@ def cost_of(order: CacheOrder, archive_share: float = ARCHIVE_SHARE[1]) -> Cache
         order: the cache.
         archive_share: what compression leaves of quantised values in the tier ``archive``; other tiers do not compress.
     """
-    values = checks = records = padding = files = 0
-    for length in order.scene_lengths:
-        for array in order.arrays:
-            share = archive_share if order.tier == "archive" and is_quantised(array) else 1.0
-            payload = math.ceil(length * raw_nbytes(array) * share)
+    arrays = [(raw_nbytes(array), _share(order, array, archive_share)) for array in order.arrays]
+    values = checks = records = padding = 0
+    for length, scenes in Counter(order.scene_lengths).items():
+        for raw, share in arrays:
+            payload = math.ceil(length * raw * share)
             check = length * CHECKSUM_BYTES + index_nbytes(order.step_axis)
-            values, checks, padding = values + payload, checks + check, padding + _padding(payload + check)
-        for record in (order.step_axis + CHECKSUM_BYTES, _receipt_bytes(len(order.arrays), length)):
-            records, padding = records + record, padding + _padding(record)
-        files += len(order.arrays) + 2
-    for record in _whole_cache_records(order):
-        records, padding, files = records + record, padding + _padding(record), files + 1
-    return CacheCost(values, checks, records, padding, files + _LOCK_FILES + len(order.scene_lengths))
+            values, checks = values + scenes * payload, checks + scenes * check
+            padding += scenes * _padding(payload + check)
+        for record in (order.step_axis + CHECKSUM_BYTES, _receipt_bytes(len(arrays), length)):
+            records, padding = records + scenes * record, padding + scenes * _padding(record)
+    once = _whole_cache_records(order)
+    files = len(order.scene_lengths) * (len(arrays) + _FILES_PER_SCENE) + len(once) + _LOCK_FILES
+    return CacheCost(values, checks, records + sum(once), padding + sum(map(_padding, once)), files)
 
 
 def is_quantised(array: StoredArray) -> bool:
@@ -137,6 +139,10 @@ def scenes_that_fit(order: CacheOrder, free_bytes: int) -> int:
         fits = cost_of(order.with_scenes(order.scene_lengths[:middle])).total <= free_bytes
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
+
+
+def _share(order: CacheOrder, array: StoredArray, archive_share: float) -> float:
+    return archive_share if order.tier == "archive" and is_quantised(array) else 1.0
 
 
 def _whole_cache_records(order: CacheOrder) -> list[int]:
