@@ -72,7 +72,7 @@ class MetricsLog:
         self._tensorboard.close()
 
     def write(self, report: StepReport) -> None:
-        """Log a step; terms and seconds become ``terms/...`` and ``seconds/...`` in TensorBoard.
+        """Log a step; what is named by parts becomes ``terms/...``, ``seconds/...``, ``factors/...`` in TensorBoard.
 
         The gradient norm of a skipped float16 step is infinite, which JSON cannot say: it becomes null.
         """
