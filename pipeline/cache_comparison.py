@@ -2,47 +2,37 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache.reading import Cache
+from pipeline.teacher_stage.feature_error import FeatureError
 from schemas.features import FeatureSpec
+from schemas.fidelity import FeatureFidelity
 from schemas.manifest import Manifest, differing_fields
 
 
-@dataclass
 class FeatureDifference:
     """How far one feature of this cache is from the other's, over the frames added so far.
 
-    Centred: each channel's mean over the frame (that of the other cache) is taken off first. A feature with large
-    constant channels would otherwise seem several times closer than it is.
-
     Attributes:
-        name: of the feature.
+        name: of the feature, and the grid where it was averaged to one.
         frames: how many were compared.
-        largest: largest absolute difference of dequantised values.
-        same, values: stored values that are equal, and all; 0 values when the two are stored in different forms.
+        same, values: stored values that are equal, and all; 0 values where the two are stored in different forms.
     """
 
-    name: str
-    frames: int = 0
-    largest: float = 0.0
-    same: int = 0
-    values: int = 0
-    _squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    def __init__(self, spec: FeatureSpec, name: str) -> None:
+        self.name = name
+        self.frames = self.same = self.values = 0
+        self._error = FeatureError(spec)
 
     def add(self, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
         """Count one frame's dequantised values, of one shape."""
-        cells = theirs.reshape(-1, theirs.shape[-1]).astype(np.float64)
-        mean = cells.mean(axis=0)
-        right = cells - mean
-        left = ours.reshape(right.shape).astype(np.float64) - mean
-        off = left - right
-        self._squares += [np.vdot(off, off), np.vdot(right, right), np.vdot(left, left), np.vdot(left, right)]
-        self.largest = max(self.largest, float(np.abs(off).max()))
+        self._error.add(live=torch.from_numpy(theirs), cached=torch.from_numpy(ours))
         self.frames += 1
 
     def add_stored(self, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
@@ -51,18 +41,9 @@ class FeatureDifference:
         self.values += ours.size
 
     @property
-    def centred_error(self) -> float:
-        """Norm of the difference over the centred norm of the other cache's values; NaN when those never vary."""
-        off, right, _, _ = self._squares
-        if right == 0:
-            return 0.0 if off == 0 else float("nan")
-        return float(np.sqrt(off / right))
-
-    @property
-    def cosine(self) -> float:
-        """Cosine between the two, centred; NaN when one of them never varies."""
-        _, right, left, both = self._squares
-        return float(both / np.sqrt(right * left)) if right * left > 0 else float("nan")
+    def error(self) -> FeatureFidelity:
+        """The errors over all frames together, the other cache in the place of the live values."""
+        return self._error.result()
 
 
 @dataclass(frozen=True)
@@ -125,7 +106,7 @@ def compare_caches(
         CacheError: a frame is damaged.
     """
     common, incomparable = _comparable(ours.manifest, theirs.manifest)
-    found = {spec.name: FeatureDifference(_label(spec, ours.manifest, theirs.manifest)) for spec in common}
+    found = {spec.name: FeatureDifference(spec, _label(spec, ours.manifest, theirs.manifest)) for spec in common}
     other_bytes = []
     for scene in scenes:
         pairs = list(zip(_tokens(ours, scene), _tokens(theirs, scene), strict=False))
@@ -222,7 +203,10 @@ def _label(spec: FeatureSpec, ours: Manifest, theirs: Manifest) -> str:
 def _opened(manifest: Manifest) -> dict[str, Any]:
     """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
     fields = manifest.hashed_fields()
-    fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
+    try:
+        fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
+    except ValueError:  # a teacher of one's own may describe itself in words
+        return fields
     return fields
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cache.reading import Cache
 from pipeline.console import console, print_table
+from pipeline.fidelity_table import print_fidelity
 from schemas.features import CHECKSUM_BYTES, FeatureSpec
 
 SAMPLED_FRAMES = 16
@@ -56,6 +57,9 @@ def print_summary(cache: Cache) -> None:
     for spec, it in found:
         if it.dead:
             console.print(f"Dead in {spec.name} ({_channel_dims(spec)}): {_listed(it.dead)}", soft_wrap=True)
+    fidelity = cache.fidelity()
+    if fidelity is not None:
+        print_fidelity(fidelity, "Fidelity, as measured when the cache was filled")
 
 
 def sampled_tokens(cache: Cache, count: int = SAMPLED_FRAMES) -> list[str]:
@@ -114,9 +118,9 @@ def _array_rows(cache: Cache) -> list[tuple[str, ...]]:
         total = sum(int(payload.sum()) + CHECKSUM_BYTES * len(payload) for payload in payloads)
         totals.append(total)
         rows.append(
-            (name, " × ".join(map(str, array.shape)) or "–", array.dtype, _bytes(total / frames), _bytes(total))
+            (name, " × ".join(map(str, array.shape)) or "–", array.dtype, _bytes(total / frames), _bytes(float(total)))
         )
-    return [*rows, ("all", "", "", _bytes(sum(totals) / frames), _bytes(sum(totals)))]
+    return [*rows, ("all", "", "", _bytes(sum(totals) / frames), _bytes(float(sum(totals))))]
 
 
 def _channel_dims(spec: FeatureSpec) -> str:

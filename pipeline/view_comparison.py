@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from cache.reading import Cache
 from pipeline.cache_comparison import Comparison, FeatureDifference, at_coarser_grid, common_scenes, compare_caches
 from pipeline.console import Tracker, console, print_table
@@ -12,7 +10,7 @@ from pipeline.pictures.bev_colors import fit_colors
 from pipeline.pictures.difference import draw_difference
 from pipeline.pictures.spread import spread
 
-_DPI = 150
+_DPI = 150.0
 _SHOWN_FIELDS = 40
 
 
@@ -69,14 +67,15 @@ def _print_features(found: Comparison) -> None:
         console.print(line, soft_wrap=True)
     rows = [_feature_row(feature) for feature in found.features if feature.frames > 0]
     if rows:
-        header = ("feature", "centred error", "cosine", "largest difference", "same stored values")
+        header = ("feature", "centred error", "cosine", "largest", "same stored")
         frames = found.features[0].frames
         print_table(f"{frames} common frames; the other cache is the reference", header, rows)
 
 
 def _feature_row(feature: FeatureDifference) -> tuple[str, ...]:
-    same = f"{feature.same / feature.values:.4%}" if feature.values else "stored otherwise"
-    return feature.name, _number(feature.centred_error), _number(feature.cosine), f"{feature.largest:.4g}", same
+    same = f"{feature.same / feature.values:.4%}" if feature.values else "–"
+    error = feature.error
+    return feature.name, _number(error.centred_error, 4), _number(error.cosine, 8), f"{error.largest_error:.4g}", same
 
 
 def _draw(ours: Cache, theirs: Cache, scene: str, folder: Path, stills: int) -> None:
@@ -89,13 +88,17 @@ def _draw(ours: Cache, theirs: Cache, scene: str, folder: Path, stills: int) -> 
     pairs = [at_coarser_grid(ours.read(tokens[step], "bev"), theirs.read(tokens[step], "bev")) for step in steps]
     colors = fit_colors([right for _, right in pairs])
     for step, (left, right) in zip(steps, pairs, strict=True):
-        heading = f"{ours.path.name} against {theirs.path.name}: {scene}, frame {step}"
+        heading = f"{_name(ours)} against {_name(theirs)}: {scene}, frame {step}"
         draw_difference(left, right, colors, grid, heading).save(folder / f"{scene}-{step:03d}-difference.png", _DPI)
     console.print(f"Pictures in {folder}", soft_wrap=True)
 
 
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.6g}"
+def _number(value: float | None, digits: int) -> str:
+    return "constant" if value is None else f"{value:.{digits}g}"
+
+
+def _name(cache: Cache) -> str:
+    return str(cache.path).rstrip("/").rsplit("/", 1)[-1]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -26,5 +26,4 @@ def write_gif(path: Path, frames: Sequence[Image.Image], seconds_a_frame: float)
         seconds_a_frame: how long each is shown.
     """
     first, *rest = frames
-    # Without disposal and optimisation pillow keeps every picture, even one that equals its predecessor.
     first.save(path, save_all=True, append_images=rest, duration=round(1000 * seconds_a_frame), loop=0, optimize=False)

@@ -15,8 +15,6 @@ from schemas.bev_grid import BevGrid
 _AREA_PT2 = 110.0
 """Of a point that holds all the weight of its head and source."""
 
-_HEAD_COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]  # a listed map has them
-
 
 def window_m(samples: CellSamples, grid: BevGrid) -> float:
     """Half the side of a view that shows the points of both sources: whole steps of 2 m, at least four cells."""
@@ -47,7 +45,7 @@ def draw_source(
     for head in range(heads):
         x, y = samples.points_m[source, head].T
         sizes = _AREA_PT2 * samples.weights[source, head]
-        color = [_HEAD_COLORS[head % len(_HEAD_COLORS)]]
+        color = [_head_color(head)]
         axes.scatter(x, y, s=sizes, c=color, edgecolors="black", linewidths=0.5, zorder=5)
     _draw_reference(axes, samples, source, grid)
     axes.set(xlim=(reference[0] - half_m, reference[0] + half_m), ylim=(reference[1] - half_m, reference[1] + half_m))
@@ -71,14 +69,18 @@ def _draw_reference(axes: Axes, samples: CellSamples, source: int, grid: BevGrid
 
 def legend_handles(heads: int) -> list[Line2D]:
     """What colours, sizes and marks mean."""
+    cross = Line2D([], [], marker="+", ls="", color="white", mew=1.6, ms=8, label="reference point", path_effects=HALO)
+    square = Line2D([], [], marker="s", ls="", mfc="none", mec="white", ms=6, label="cell", path_effects=HALO)
+    colors = [_dot(_head_color(head), 36.0, f"head {head}") for head in range(heads)]
+    sizes = [_dot((0.7, 0.7, 0.7), _AREA_PT2 * weight, f"weight {weight:g}") for weight in (0.1, 0.25, 0.5)]
+    return [cross, square, *colors, *sizes]
 
-    def dot(color: object, area: float, label: str) -> Line2D:
-        size = float(np.sqrt(area))
-        return Line2D([], [], marker="o", ls="", color=color, mec="black", mew=0.5, ms=size, label=label)  # type: ignore[arg-type]
 
-    marks = [
-        Line2D([], [], marker="+", ls="", color="white", mew=1.6, ms=8, label="reference point", path_effects=HALO)
-    ]
-    marks += [Line2D([], [], marker="s", ls="", mfc="none", mec="white", ms=6, label="cell", path_effects=HALO)]
-    sizes = [dot("0.7", _AREA_PT2 * weight, f"weight {weight:g}") for weight in (0.1, 0.25, 0.5)]
-    return [*marks, *(dot(_HEAD_COLORS[head % 10], 36, f"head {head}") for head in range(heads)), *sizes]
+def _dot(color: tuple[float, float, float], area_pt2: float, label: str) -> Line2D:
+    size_pt = float(np.sqrt(area_pt2))
+    return Line2D([], [], marker="o", ls="", color=color, mec="black", mew=0.5, ms=size_pt, label=label)
+
+
+def _head_color(head: int) -> tuple[float, float, float]:
+    red, green, blue, _ = colormaps["tab10"](head % 10)
+    return red, green, blue

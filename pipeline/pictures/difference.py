@@ -31,7 +31,7 @@ def draw_difference(
         heading: above the maps.
     """
     canvas = Canvas(3 * (_SIDE_IN + 0.55) + 0.75, _SIDE_IN + 1.15)
-    canvas.text(0.15, 0.2, heading, 10, bold=True)
+    canvas.text(0.15, 0.2, heading, 10.0, bold=True)
     apart = difference_map(ours, theirs)
     top = float(apart.max())
     shades = colormaps["magma"](apart / top if top > 0 else apart)[..., :3]

@@ -36,7 +36,7 @@ class Drawable:
 
 def drawable(manifest: Manifest) -> Drawable:
     """Compare the features of a cache with what each kind of picture needs."""
-    found = {kind: _reason(manifest, shown, needed) for kind, (shown, needed) in _NEEDED.items()}
+    found = {kind: _reason(manifest, needed) for kind, (_, needed) in _NEEDED.items()}
     if not found["boxes"]:
         found["boxes"] = _box_reason(manifest)
     return Drawable(
@@ -45,13 +45,13 @@ def drawable(manifest: Manifest) -> Drawable:
     )
 
 
-def _reason(manifest: Manifest, shown: str, needed: Mapping[str, tuple[str, ...]]) -> str:
+def _reason(manifest: Manifest, needed: Mapping[str, tuple[str, ...]]) -> str:
     """Why a picture cannot be drawn; empty when it can."""
     dims = {spec.name: spec.dims for spec in manifest.features}
     missing = [name for name in needed if name not in dims]
     if missing:
         every = ",".join([*dims, *missing])
-        return f"the cache lacks {' and '.join(missing)} (cache-teacher --arrays {every} gives {shown})"
+        return f'the cache lacks {" and ".join(missing)}; make cache-teacher ARGS="--arrays {every}" gives it'
     other = [name for name, expected in needed.items() if dims[name] != expected]
     if other:
         name = other[0]

@@ -166,6 +166,9 @@ def shifts_current_references(architecture: str) -> bool:
 
     The published BEVFormer weights were trained that way. A teacher that does not say is taken not to.
     """
-    document = json.loads(architecture)
+    try:
+        document = json.loads(architecture)
+    except ValueError:  # a teacher of one's own may describe itself in words
+        return False
     encoder = document.get("encoder") if isinstance(document, dict) else None
     return isinstance(encoder, dict) and encoder.get("shift_both_references") is True

@@ -13,6 +13,8 @@ from pipeline.pictures.map_axes import draw_map, draw_scale_bar
 from schemas.bev_grid import BevGrid
 
 _COLORS = colormaps["plasma"]
+_ROOMY = 200
+"""More queries than this get smaller marks."""
 
 
 def score_colors(top_score: float) -> ScalarMappable:
@@ -33,12 +35,12 @@ def draw_queries(axes: Axes, contents: FrameContents, grid: BevGrid, colors: Sca
     order = contents.queries.scores.argsort(kind="stable")
     start, end = contents.queries.start_m[order], contents.queries.end_m[order]
     rgba = colors.to_rgba(contents.queries.scores[order])
-    scale = 1.0 if large else 0.55
+    scale = (1.0 if large else 0.55) * min(1.0, np.sqrt(_ROOMY / len(order)))
     moves = LineCollection(list(np.stack([start, end], axis=1)), colors=rgba, linewidths=0.9 * scale, zorder=3.5)
     moves.set_alpha(0.75)
     axes.add_collection(moves, autolim=False)
     axes.scatter(
-        start[:, 0], start[:, 1], s=5 * scale, c="white", edgecolors="black", linewidths=0.4 * scale, zorder=3.6
+        start[:, 0], start[:, 1], s=6 * scale, c="white", edgecolors="black", linewidths=0.4 * scale, zorder=3.6
     )
     axes.scatter(end[:, 0], end[:, 1], s=26 * scale, c=rgba, edgecolors="black", linewidths=0.5 * scale, zorder=3.7)
     draw_scale_bar(axes)

@@ -8,8 +8,8 @@ from pipeline.pictures.page import page_frame, write_page
 from pipeline.pictures.sheet import Artist
 from pipeline.pictures.spread import spread
 
-_STILL_DPI = 150
-_PAGE_DPI = 100
+_STILL_DPI = 150.0
+_PAGE_DPI = 100.0
 _GIF_WIDTH_PX = 1200
 _SECONDS_A_FRAME = 0.5
 """The pace of nuScenes' keyframes."""

@@ -73,8 +73,8 @@ class Artist:
     def attention(self, step: int) -> Canvas:
         """Where temporal attention looks, one row for each chosen cell."""
         cells, side = self._cells(step), 4.0
-        canvas = Canvas(2 * side + 1.6, 0.5 + len(cells) * (side + 0.62) + 0.35)
-        canvas.text(0.15, 0.2, self._heading(step) + ", temporal self-attention", 10, bold=True)
+        canvas = Canvas(2 * side + 1.15, 0.5 + len(cells) * (side + 0.62) + 0.35)
+        canvas.text(0.15, 0.2, self._heading(step) + ", temporal self-attention", 10.0, bold=True)
         for number, (cell, samples) in enumerate(cells):
             top = 0.7 + number * (side + 0.62)
             self._attention(canvas, step, (cell, samples), (0.6, top, side))
@@ -84,13 +84,13 @@ class Artist:
     def queries(self, step: int) -> Canvas:
         """Reference points of all queries, before and after the decoder."""
         canvas = Canvas(6.6, 6.3)
-        canvas.text(0.15, 0.2, self._heading(step) + ", object queries", 10, bold=True)
+        canvas.text(0.15, 0.2, self._heading(step) + ", object queries", 10.0, bold=True)
         self._queries(canvas, canvas.axes(0.55, 0.62, 5.2, 5.2), step, large=True)
         return canvas
 
     def _cameras_and_map(self, canvas: Canvas, step: int) -> None:
         contents = self.scene.read(step)
-        canvas.text(0.12, 0.2, self._heading(step), 11, bold=True)
+        canvas.text(0.12, 0.2, self._heading(step), 11.0, bold=True)
         for row, names in enumerate(CAMERA_LAYOUT):
             for column, name in enumerate(names):
                 place = (0.1 + column * (_CAMERA_IN[0] + 0.06), _TOP_IN + row * _ROW_IN)
