@@ -4,7 +4,8 @@
 
 Random clips of four Base-sized BEV maps (int8, with scales and offsets), uncompressed in every format, frame-sized
 chunks. The DataLoader is ``DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True)``: without
-collation, and without its start-up in the figure. webdataset reads in the order it was written, which is less work than random clips.
+collation, and without its start-up in the figure. webdataset reads in the order it was written, which is less work than
+random clips.
 
 The last rows give the peers what our stream has, preallocated buffers filled by two threads, and compare with the best
 of them. "Verified" is each frame's crc32c: by zarr's own codec where zarr-python reads, by google-crc32c where the

@@ -59,7 +59,7 @@ def write_zarr(folder: Path, scenes: Sequence[Scene], *, checksums: bool) -> Non
             array[index] = scene.arrays[name]
 
 
-def write_tiled_zarr(folder: Path, frames: NDArray[np.int8], tile: int) -> None:
+def write_tiled_zarr(folder: Path, frames: NDArray[np.int8], tile: int, *, checksums: bool) -> None:
     """BEV maps (steps, y, x, channel) of one scene, as one shard of channel-last tiles."""
     import zarr  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def write_tiled_zarr(folder: Path, frames: NDArray[np.int8], tile: int) -> None:
         dtype=frames.dtype,
         shards=(1, *frames.shape),
         chunks=(1, 1, tile, tile, frames.shape[-1]),
-        compressors=None,
+        compressors=[zarr.codecs.Crc32cCodec()] if checksums else None,
     )
     array[0] = frames
 
