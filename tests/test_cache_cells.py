@@ -86,7 +86,15 @@ def shard_of(path: Path, frames: np.ndarray) -> ShardFile:
     for frame in frames:
         writer.append(frame)
     contents = writer.finish()
-    return ShardFile(path, "scene-0001", array, False, contents.offsets, contents.nbytes, contents.crc32c)
+    return ShardFile(
+        path=path,
+        scene_name="scene-0001",
+        array=array,
+        compressed=False,
+        offsets=contents.offsets,
+        nbytes=contents.nbytes,
+        crc32c=contents.crc32c,
+    )
 
 
 @given(data=st.data(), gap=st.sampled_from([0, 1, 6, 40, 10_000]))
