@@ -55,6 +55,21 @@ def _one_line(error: BaseException, path: Path) -> str:
     return f"{message} ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})" if own else message
 
 
+def _is_features_and_state(answer: object) -> bool:
+    match answer:
+        case (Mapping() as found, _):
+            return all(isinstance(value, Tensor) for value in found.values())
+    return False
+
+
+def _kind(answer: object) -> str:
+    if isinstance(answer, tuple):
+        return ", ".join(map(_kind, answer))
+    if isinstance(answer, Mapping):
+        return "{" + ", ".join(f"{name}: {type(value).__name__}" for name, value in answer.items()) + "}"
+    return type(answer).__name__
+
+
 class _Guarded:
     """A ``TeacherNetwork`` around somebody's."""
 
@@ -90,14 +105,12 @@ class _Guarded:
         where = f"scene {inputs.frame.scene_name}, step {inputs.frame.step}"
         with told_in_one_line(f"The teacher {self._name} failed at {where}", self._path):
             answer = self._network.features(inputs, previous)
-        match answer:
-            case (Mapping() as found, state):
-                pass
-            case _:
-                raise TeacherError(
-                    f"The teacher {self._name} gave a {type(answer).__name__} at {where}: features() must return "
-                    "a mapping of tensors by feature name, and the state for the next frame."
-                )
+        if not _is_features_and_state(answer):
+            raise TeacherError(
+                f"The teacher {self._name} gave {_kind(answer)} at {where}: features() must return a mapping of "
+                "tensors by feature name, and the state for the next frame."
+            )
+        found, state = answer
         if not self._proven:
             self._prove(found, where)
         return found, state
