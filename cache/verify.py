@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.damage import Damage
 from cache.durable_files import disk_errors
+from cache.fidelity_file import read_fidelity
 from cache.frame_index_file import index_fault
 from cache.group import CacheGroup, read_group
 from cache.layout import CacheLayout
@@ -17,6 +18,9 @@ from cache.remote_file import remote_root
 from cache.scene_check import check_scene, remedy_of_refusal
 from cache.zarr_documents import array_documents
 from schemas.errors import CacheError, DiskError
+
+_MEANING = ("dequantise", "_FillValue")
+"""The attributes of an array that decide what its numbers mean."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,17 @@ def verify(path: Path, on_scene: Callable[[str], None]) -> Verification:
     group = read_group(layout)
     damages: list[Damage] = []
     receipts: dict[str, Receipt] = {}
-    for slot in group.slots:
-        check = check_scene(layout, group, slot.name)
-        damages.extend(check.damages)
-        if check.receipt is not None:
-            receipts[slot.name] = check.receipt
-        on_scene(slot.name)
-    damages.extend(_group_damages(layout, group))
-    damages.extend(_foreign_files(layout, group))
-    damages.extend(_index_damages(layout, group, receipts))
-    damages.extend(_parameters_damages(layout, group))
+    with disk_errors("verifying the cache", path):
+        for slot in group.slots:
+            check = check_scene(layout, group, slot.name)
+            damages.extend(check.damages)
+            if check.receipt is not None:
+                receipts[slot.name] = check.receipt
+            on_scene(slot.name)
+        damages.extend(_group_damages(layout, group))
+        damages.extend(_foreign_files(layout, group))
+        damages.extend(_index_damages(layout, group, receipts))
+        damages.extend(_extra_damages(layout, group))
     return Verification(
         path=path,
         damages=tuple(damages),
@@ -111,18 +116,20 @@ def local_layout(path: Path) -> CacheLayout:
 
 def _group_damages(layout: CacheLayout, group: CacheGroup) -> Iterator[Damage]:
     """The arrays' own documents against the group's, and what the group's says about dequantising."""
-    with disk_errors("reading the group's metadata", layout.group_document):
-        consolidated = json.loads(layout.group_document.read_bytes())["consolidated_metadata"]["metadata"]
+    consolidated = json.loads(layout.group_document.read_bytes())["consolidated_metadata"]["metadata"]
     for name, expected in array_documents(group.manifest, group.slots).items():
-        path = layout.array_document(name)
-        for key in ("dequantise", "_FillValue"):
-            found, ours = (document.get("attributes", {}).get(key) for document in (consolidated[name], expected))
-            if found != ours:
-                what = f"its attribute {key} in the group's metadata is {found}, expected {ours}"
-                yield Damage(None, name, None, what, layout.group_document, "restore")
-        fault = _document_fault(path, consolidated[name])
-        if fault is not None:
-            yield Damage(None, name, None, fault, path, "rebuild")
+        edited = [key for key in _MEANING if _attribute(consolidated[name], key) != _attribute(expected, key)]
+        for key in edited:
+            found, ours = _attribute(consolidated[name], key), _attribute(expected, key)
+            what = f"its attribute {key} in the group's metadata is {found}, expected {ours}"
+            yield Damage(None, name, None, what, layout.group_document, "restore")
+        fault = _document_fault(layout.array_document(name), consolidated[name])
+        if fault is not None and not edited:  # what was edited must not spread from the one file to the other
+            yield Damage(None, name, None, fault, layout.array_document(name), "rebuild")
+
+
+def _attribute(document: dict[str, Any], key: str) -> object:
+    return document.get("attributes", {}).get(key)
 
 
 def _document_fault(path: Path, expected: dict[str, Any]) -> str | None:
@@ -139,18 +146,17 @@ def _foreign_files(layout: CacheLayout, group: CacheGroup) -> Iterator[Damage]:
 
     A receipt without a place is more than foreign: nobody can tell how many scenes such a cache has.
     """
-    with disk_errors("listing the cache", layout.root):
-        for path in _visible(layout.receipts):
-            if path.suffix != ".parquet":
-                yield Damage(None, None, None, "no file of this cache", path, "none")
-            elif path.stem not in group.scene_indices:
-                yield Damage(None, None, None, "a receipt for a scene that has no place here", path, "remove")
-        for name, document in array_documents(group.manifest, group.slots).items():
-            rank = len(document["shape"])
-            owned = {layout.shard(name, index, rank).name for index in range(len(group.slots))} | {"zarr.json"}
-            for path in _visible(layout.array_document(name).parent):
-                if path.name not in owned:
-                    yield Damage(None, name, None, "no file of this cache", path, "none")
+    for path in _visible(layout.receipts):
+        if path.suffix != ".parquet":
+            yield Damage(None, None, None, "no file of this cache", path, "none")
+        elif path.stem not in group.scene_indices:
+            yield Damage(None, None, None, "a receipt for a scene that has no place here", path, "remove")
+    for name, document in array_documents(group.manifest, group.slots).items():
+        rank = len(document["shape"])
+        owned = {layout.shard(name, index, rank).name for index in range(len(group.slots))} | {"zarr.json"}
+        for path in _visible(layout.array_document(name).parent):
+            if path.name not in owned:
+                yield Damage(None, name, None, "no file of this cache", path, "none")
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -170,12 +176,14 @@ def _index_damages(layout: CacheLayout, group: CacheGroup, receipts: Mapping[str
         yield Damage(None, None, None, fault, layout.frames, "rebuild")
 
 
-def _parameters_damages(layout: CacheLayout, group: CacheGroup) -> Iterator[Damage]:
-    if not layout.parameters.exists():
-        return
-    try:
-        read_parameters(layout, group)
-    except DiskError as error:
-        yield Damage(None, None, None, str(error), layout.parameters, remedy_of_refusal(error, "remove"))
-    except CacheError as error:
-        yield Damage(None, None, None, str(error), layout.parameters, "remove")
+def _extra_damages(layout: CacheLayout, group: CacheGroup) -> Iterator[Damage]:
+    """The files beside the arrays that a cache may have or lack."""
+    for path, read in ((layout.parameters, read_parameters), (layout.fidelity, read_fidelity)):
+        if not path.exists():
+            continue
+        try:
+            read(layout, group)
+        except DiskError as error:
+            yield Damage(None, None, None, str(error), path, remedy_of_refusal(error, "remove"))
+        except CacheError as error:
+            yield Damage(None, None, None, str(error), path, "remove")

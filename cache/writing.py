@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cache.durable_files import disk_errors
+from cache.durable_files import disk_errors, fsync_directory
 from cache.fidelity_file import write_fidelity
 from cache.frame_index_file import add_to_frames
 from cache.group import CacheGroup, create_group, read_group
@@ -102,7 +102,10 @@ def open_for_writing(
     refuse_other_manifest(path, manifest, group.manifest, remedy)
     _refuse_other_scenes(path, tuple(scenes), group.slots)
     with disk_errors("opening the cache", path):
-        layout.workshop.mkdir(exist_ok=True)  # a copy of a cache may come without it
+        for folder in (layout.workshop, layout.receipts):
+            if not folder.is_dir():  # a copy may come without them: some programs leave out empty folders
+                folder.mkdir(exist_ok=True)
+                fsync_directory(path)
         sweep(layout.partial)
     add_to_frames(layout, group, ())
     return CacheWriter(layout, group, made_with)

@@ -233,7 +233,10 @@ def test_a_formula_edited_by_hand_is_named(root: Path) -> None:
     document = json.loads((root / "zarr.json").read_text())
     document["consolidated_metadata"]["metadata"]["bev"]["attributes"]["dequantise"]["limit"] = 128
     (root / "zarr.json").write_text(json.dumps(document))
-    assert (None, "bev", None, "restore") in summary(verified(root).damages)
+    own = (root / "bev" / "zarr.json").read_bytes()
+    assert summary(verified(root).damages) == [(None, "bev", None, "restore")]
+    assert len(repair(root, verified(root), lambda _: None).left) == 1
+    assert (root / "bev" / "zarr.json").read_bytes() == own
 
 
 def test_parameters_are_checked(root: Path) -> None:
@@ -241,6 +244,14 @@ def test_parameters_are_checked(root: Path) -> None:
     found = verified(root)
     assert summary(found.damages) == [(None, None, None, "remove")]
     assert "does not have the sha256 it states" in found.damages[0].what
+
+
+def test_fidelity_is_checked(root: Path) -> None:
+    """Information for people, but not what it says it is."""
+    (root / "fidelity.json").write_text("{")
+    assert summary(verified(root).damages) == [(None, None, None, "remove")]
+    assert [damage.path.name for damage in repair(root, verified(root), lambda _: None).mended] == ["fidelity.json"]
+    assert verified(root).damages == ()
 
 
 def test_foreign_files_are_told(root: Path) -> None:
@@ -295,7 +306,7 @@ def test_a_cache_without_permission_is_refused(root: Path, monkeypatch: pytest.M
     nothing = verified(root)
     with monkeypatch.context() as patch:
         refuse(patch, "iterdir", root / "receipts", error)
-        with pytest.raises(DiskError, match=r"listing the cache failed: Permission denied .* mend its permissions"):
+        with pytest.raises(DiskError, match=r"verifying the cache failed: Permission denied .* mend its permissions"):
             verified(root)
     with monkeypatch.context() as patch:
         refuse(patch, "mkdir", root / ".writers", error)

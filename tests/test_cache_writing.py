@@ -1,6 +1,7 @@
 """What a writer accepts, what it refuses, and what it leaves behind."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -249,6 +250,15 @@ def test_a_live_writer_is_not_swept(tmp_path: Path) -> None:
         for step in range(SLOT.length):
             scene.append(features_of(SLOT, step))
         assert scene.commit(rows_of(SLOT))
+    assert open_cache(tmp_path).scene_names == (SLOT.name,)
+
+
+def test_a_copy_without_its_empty_folders_is_filled_up(tmp_path: Path) -> None:
+    """Version control and object stores keep no empty folder."""
+    write_cache(tmp_path, [])
+    shutil.rmtree(tmp_path / ".writers")
+    (tmp_path / "receipts").rmdir()
+    write_cache(tmp_path, [SLOT])
     assert open_cache(tmp_path).scene_names == (SLOT.name,)
 
 
