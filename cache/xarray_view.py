@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 class _LazyFeature(BackendArray):
     """What xarray asks when values are wanted: the index is all it has by then, so only those frames are read."""
 
-    def __init__(self, frames: DecodedFrames, identity: tuple[str, ...]) -> None:
-        self._frames, self._identity = frames, identity
+    def __init__(self, frames: DecodedFrames, identity: str) -> None:
+        self._frames, self.identity = frames, identity
         self.shape, self.dtype = frames.shape, frames.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         outer = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, outer, self._frames.__getitem__)
 
-    def __dask_tokenize__(self) -> tuple[str, ...]:
-        return self._identity
+
+class _LazySelection(indexing.LazilyIndexedArray):
+    """Names itself for dask, which would otherwise pickle the whole frame table to find a name."""
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (self.array.identity, *self.key.tuple)
 
 
 def dataset_of(cache: "Cache") -> xr.Dataset:
@@ -39,8 +43,8 @@ def dataset_of(cache: "Cache") -> xr.Dataset:
     features = {}
     for spec in manifest.features:
         frames = DecodedFrames(cache, spec.name)
-        identity = (str(cache.path), manifest.fingerprint, *cache.scene_names, spec.name)
-        lazy = indexing.LazilyIndexedArray(_LazyFeature(frames, identity))
+        identity = " ".join([spec.name, str(cache.path), manifest.fingerprint, *cache.scene_names])
+        lazy = _LazySelection(_LazyFeature(frames, identity))
         attributes = {"units": spec.units, "description": spec.description}
         features[spec.name] = xr.Variable(frames.dims, lazy, attributes)
     sizes = {dim: size for spec in manifest.features for dim, size in zip(spec.dims, spec.shape, strict=True)}

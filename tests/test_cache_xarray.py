@@ -192,6 +192,17 @@ def test_dask_names_differ_when_the_content_does(tmp_path: Path) -> None:
     assert before.dask("bev").name != before.dask("bev_scale").name
     chunked = [opened.xarray().bev.chunk().data.name for opened in (before, before, open_cache(tmp_path))]
     assert chunked[0] == chunked[1] != chunked[2]
+    selected = [before.xarray().bev.isel(index).chunk().data.name for index in ({"step": 0}, {"step": 0}, {"step": 1})]
+    assert selected[0] == selected[1] != selected[2]
+
+
+def test_dask_finds_a_name_without_pickling_the_cache(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("pickled")
+
+    frame = cache.xarray().bev.isel(scene=1, step=2)
+    monkeypatch.setattr(Cache, "__reduce_ex__", refuse)
+    frame.chunk()
 
 
 def test_damage_is_named_through_xarray_and_dask(cache: Cache) -> None:
