@@ -5,18 +5,22 @@ this process, so a ``RemoteFile`` may be pickled and survives a fork.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.errors import DiskError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+]+):/+", flags=re.IGNORECASE)
 _CONNECT_S, _SILENCE_S = 20, 60
 """An HTTP server that does not answer for so long is given up."""
-_UNSATISFIABLE_RANGE = 416
+_PAUSES_S = (0.2, 1.0)
+"""A request that may succeed the next time is made again after these pauses: a lost connection shall not end a run."""
+_UNSATISFIABLE_RANGE, _TOO_MANY_REQUESTS, _SERVER_ERRORS = 416, 429, 500
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,7 @@ class RemoteFile:
             FileNotFoundError: there is none.
             DiskError: the host cannot be reached or refuses, or a package for this kind of URL is missing.
         """
-        with _remote_errors(self.url):
-            return bytes(_file_system(self.url).cat_file(self.url))
+        return bytes(_ask(self.url, lambda files: files.cat_file(self.url)))
 
     def read_range(self, offset: int, count: int) -> bytes:
         """Some bytes of the file, fewer where it ends.
@@ -67,13 +70,7 @@ class RemoteFile:
             FileNotFoundError: there is none.
             DiskError: as ``read_bytes``, or the server sends whole files only.
         """
-        with _remote_errors(self.url):
-            try:
-                data = bytes(_file_system(self.url).cat_file(self.url, start=offset, end=offset + count))
-            except Exception as error:  # told apart by its status: naming its class would import aiohttp
-                if getattr(error, "status", None) != _UNSATISFIABLE_RANGE:
-                    raise
-                return b""
+        data = bytes(_ask(self.url, lambda files: _range(files, self.url, offset, count)))
         if len(data) > count:
             raise DiskError(
                 f"the server of {self.url} does not honour Range requests: asked for {count} bytes, got {len(data)}. "
@@ -89,8 +86,7 @@ class RemoteFile:
             FileNotFoundError: there is none.
             DiskError: as ``read_bytes``, or the server does not tell.
         """
-        with _remote_errors(self.url):
-            return int(_file_system(self.url).size(self.url))
+        return int(_ask(self.url, lambda files: files.size(self.url)))
 
     def names(self) -> list[str]:
         """Names of the files in this folder; none when there is no such folder, which object stores cannot tell apart.
@@ -98,13 +94,11 @@ class RemoteFile:
         Raises:
             DiskError: as ``read_bytes``.
         """
-        with _remote_errors(self.url):
-            files = _file_system(self.url)
-            files.invalidate_cache()
-            try:
-                return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in files.ls(self.url, detail=False)]
-            except FileNotFoundError:
-                return []
+        try:
+            paths = _ask(self.url, _listing(self.url))
+        except FileNotFoundError:
+            return []
+        return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
 def remote_root(path: Path | str) -> RemoteFile | None:
@@ -119,6 +113,23 @@ def remote_root(path: Path | str) -> RemoteFile | None:
     return RemoteFile(f"{scheme[1].lower()}://{text[scheme.end() :].rstrip('/')}")
 
 
+def _range(files: Any, url: str, offset: int, count: int) -> bytes:
+    try:
+        return bytes(files.cat_file(url, start=offset, end=offset + count))
+    except Exception as error:
+        if getattr(error, "status", None) == _UNSATISFIABLE_RANGE:
+            return b""  # the file ends before
+        raise
+
+
+def _listing(url: str) -> Callable[[Any], list[Any]]:
+    def fresh(files: Any) -> list[Any]:
+        files.invalidate_cache()
+        return list(files.ls(url, detail=False))
+
+    return fresh
+
+
 def _file_system(url: str) -> Any:
     import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  only remote caches pay
 
@@ -131,21 +142,36 @@ def _file_system(url: str) -> Any:
     return fsspec.filesystem(scheme, client_kwargs={"timeout": patience})
 
 
-@contextmanager
-def _remote_errors(url: str) -> Iterator[None]:
-    """Errors of whatever library fsspec uses, as messages for people; ``FileNotFoundError`` has its own meaning."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except ImportError as error:
-        raise DiskError(
-            f"reading {url} needs a package that is not installed ({error}); "
-            "install the extra: pip install -e '.[s3]' (s3fs for s3://, aiohttp for https://)"
-        ) from error
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise DiskError(
-            f"reading {url} failed: {reason}. Expected a host that can be reached and lets this file be read: "
-            "check the address and your credentials, then run the same command again"
-        ) from error
+def _ask(url: str, request: Callable[[Any], Answer]) -> Answer:
+    """Do something with the file system of ``url``, more than once where trying again may help.
+
+    Errors of whatever library fsspec uses become messages for people; ``FileNotFoundError`` has its own meaning.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return request(_file_system(url))
+        except FileNotFoundError:
+            raise
+        except ImportError as error:
+            raise DiskError(
+                f"reading {url} needs a package that is not installed ({error}); "
+                "install the extra: pip install -e '.[s3]' (s3fs for s3://, aiohttp for https://)"
+            ) from error
+        except Exception as error:
+            if pause_s is None or not _may_pass(error):
+                reason = str(error) or type(error).__name__
+                raise DiskError(
+                    f"reading {url} failed: {reason}. Expected a host that can be reached and lets this file be read: "
+                    "check the address and your credentials, then run the same command again"
+                ) from error
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again may help: a busy host, a lost connection. Told apart without importing aiohttp."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and status != 0:
+        return status >= _SERVER_ERRORS or status == _TOO_MANY_REQUESTS
+    lost = isinstance(error, OSError) and not isinstance(error, PermissionError)
+    return lost or type(error).__module__.startswith("aiohttp")

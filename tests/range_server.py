@@ -11,10 +11,13 @@ from pathlib import Path
 
 
 @contextmanager
-def serving(folder: Path, *, ranges: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """The URL of ``folder``, and the list of requests as they come, each as ``path`` or ``path [first-last]``."""
+def serving(folder: Path, *, ranges: bool = True, busy: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """The URL of ``folder``, and the list of requests as they come, each as ``path`` or ``path [first-last]``.
+
+    The first ``busy`` requests of every kind are answered with "service unavailable".
+    """
     requests: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, folder, requests, ranges))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, folder, requests, (ranges, busy)))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -29,8 +32,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16  # head and body in one packet: two would wait for each other, 40 ms a request
 
-    def __init__(self, folder: Path, requests: list[str], ranges: bool, *rest) -> None:
-        self._folder, self._requests, self._ranges = folder, requests, ranges
+    def __init__(self, folder: Path, requests: list[str], manners: tuple[bool, int], *rest) -> None:
+        self._folder, self._requests, (self._ranges, self._busy) = folder, requests, manners
         super().__init__(*rest)
 
     def do_HEAD(self) -> None:
@@ -44,7 +47,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        self._requests.append(self.path + (f" [{asked[1]}-{asked[2]}]" if asked else ""))
+        request = self.path + (f" [{asked[1]}-{asked[2]}]" if asked else "")
+        self._requests.append(request)
+        if self._requests.count(request) <= self._busy:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, b"", with_body)
+            return
         file = self._folder / self.path.lstrip("/")
         if not file.is_file():
             self._send(HTTPStatus.NOT_FOUND, b"", with_body)

@@ -16,7 +16,7 @@ from cache_fakes import SLOTS, SPECS, token_of, write_cache
 from cache_no_fsync import no_fsync
 from range_server import serving
 
-from cache import open_cache
+from cache import open_cache, remote_file
 from cache.remote_file import RemoteFile, remote_root
 from cache.writing import open_for_writing
 from schemas.errors import CacheError, DiskError
@@ -152,6 +152,17 @@ def test_a_host_that_does_not_answer_is_told() -> None:
         pass  # the port was free a moment ago and nobody listens there now
     with pytest.raises(DiskError, match=rf"reading {host}/cache/zarr.json failed: .*check the address"):
         open_cache(f"{host}/cache")
+
+
+def test_a_busy_host_is_asked_again_but_not_for_ever(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_file, "_PAUSES_S", (0.0, 0.0))
+    with serving(root.parent, busy=2) as (host, requests):
+        assert open_cache(f"{host}/cache").read(token_of(SLOTS[0], 0), "query_boxes").shape == (7, 10)
+        assert requests.count("/cache/frames.parquet") == 3
+    with serving(root.parent, busy=3) as (host, requests):
+        with pytest.raises(DiskError, match=r"zarr.json failed: 503.*run the same command again"):
+            open_cache(f"{host}/cache")
+        assert len(requests) == 3
 
 
 def test_an_unknown_scheme_or_a_missing_package_names_the_remedy(root: Path) -> None:
