@@ -4,8 +4,8 @@ python -m benchmarks.cache_size
 """
 
 from detectors.teacher_features import feature_specs
-from pipeline.cache_teacher import chosen_features
 from pipeline.recipes import RECIPES, TRAINING_FRAMES
+from pipeline.teacher_stage.job import chosen_features
 from schemas.features import frame_bytes
 
 

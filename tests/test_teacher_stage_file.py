@@ -1,5 +1,6 @@
 """A teacher of one's own: the worked example end to end, and every mistake in somebody's file told in one line."""
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +17,9 @@ from cache.reading import open_cache
 from pipeline.teacher_stage.file_teacher import open_file_teacher
 from pipeline.teacher_stage.guarded_teacher import guarded
 from pipeline.teacher_stage.made_up_frame import made_up_inputs
-from pipeline.teacher_stage.network import DecodesBev, TeacherNetwork
+from pipeline.teacher_stage.network import DecodesBev, Inheritable, TeacherNetwork
 from schemas.errors import DataError, RecipeError, TeacherError
+from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
 
 CPU = torch.device("cpu")
@@ -291,6 +293,18 @@ def test_the_toy_takes_a_checkpoint(toy: TeacherNetwork, tmp_path: Path) -> None
     save_file(weights, tmp_path / "toy.safetensors")
     loaded = open_file_teacher(f"{TOY}:toy_lss", tmp_path / "toy.safetensors", CPU).network
     assert not any(tensor.any() for tensor in loaded.state_dict().values())
+
+
+def test_the_document_says_what_is_true(toy: TeacherNetwork) -> None:
+    text = (TOY.parent / "bring_your_own_teacher.md").read_text(encoding="utf-8")
+    for protocol in (TeacherNetwork, DecodesBev, Inheritable):
+        for member in [name for name in vars(protocol) if not name.startswith("_")]:
+            assert f"`{member}" in text
+    (snippet,) = (code for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "FeatureSpec(" in code)
+    assert eval(snippet, {"FeatureSpec": FeatureSpec}) == toy.feature_specs()[0]
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links
+    assert [link for link in links if not (TOY.parent / link).exists()] == []
 
 
 @pytest.fixture
