@@ -22,20 +22,16 @@ none                harmless file of somebody else; repair-cache leaves it alone
 """
 
 
-class SceneDamageError(CacheError):
-    """A file of a scene is not what its receipt says, or the receipt is none.
+class DamageError(CacheError):
+    """A file of the cache is not what it should be; the message says how to mend the cache.
 
     Attributes:
-        what: array, step, expected and found, in words.
-        path: the damaged file.
+        what: expected and found, in words.
     """
 
-    def __init__(self, scene_name: str, what: str, path: Path | RemoteFile) -> None:
-        super().__init__(
-            f"the cache is damaged: scene {scene_name}, {what} ({path}). {how_to_repair(path.parent.parent)}"
-        )
+    def __init__(self, whose: str, what: str, path: Path | RemoteFile, root: Path | RemoteFile) -> None:
+        super().__init__(f"the cache is damaged: {whose}, {what} ({path}). {how_to_repair(root)}")
         self.what = what
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Damage:
         return self.remedy in ("sweep", "none")
 
 
-def damaged(scene_name: str, what: str, path: Path | RemoteFile) -> SceneDamageError:
+def damaged(scene_name: str, what: str, path: Path | RemoteFile) -> DamageError:
     """An error that names the damage and says how to make the scene again.
 
     Args:
@@ -72,7 +68,7 @@ def damaged(scene_name: str, what: str, path: Path | RemoteFile) -> SceneDamageE
         what: array, step, expected and found, in words.
         path: the damaged file: a receipt, or a shard in its array's folder.
     """
-    return SceneDamageError(scene_name, what, path)
+    return DamageError(f"scene {scene_name}", what, path, path.parent.parent)
 
 
 def how_to_repair(root: Path | RemoteFile) -> str:

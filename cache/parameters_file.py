@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
+from cache.damage import DamageError
 from cache.durable_files import disk_errors, write_file
 from cache.group import CacheGroup
 from cache.layout import CacheLayout
@@ -17,6 +18,7 @@ from cache.storage import AnyLayout, read_whole
 from schemas.errors import CacheError
 from schemas.manifest import weights_sha256
 
+_WHOSE = "the teacher's parameters"
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its JSON header."""
 
@@ -61,14 +63,12 @@ def read_parameters(layout: AnyLayout, group: CacheGroup) -> dict[str, NDArray[A
         arrays: dict[str, NDArray[Any]] = safetensors_numpy.load(data)
         facts = _metadata(data)
     except (SafetensorError, ValueError) as error:
-        raise CacheError(f"{path} cannot be read: {error}. {_REMEDY}") from error
+        raise DamageError(_WHOSE, f"the file cannot be read: {error}", path, layout.root) from error
     if facts.get("fingerprint") != group.fingerprint:
-        raise CacheError(
-            f"{path} belongs to another cache: expected fingerprint {group.fingerprint}, "
-            f"found {facts.get('fingerprint')}. {_REMEDY}"
-        )
+        what = f"of another cache: expected fingerprint {group.fingerprint}, found {facts.get('fingerprint')}"
+        raise DamageError(_WHOSE, what, path, layout.root)
     if facts.get("sha256") != weights_sha256(arrays.items()):
-        raise CacheError(f"{path} is damaged: its content does not have the sha256 it states. {_REMEDY}")
+        raise DamageError(_WHOSE, "the content does not have the sha256 it states", path, layout.root)
     return arrays
 
 
@@ -76,6 +76,3 @@ def _metadata(data: bytes) -> dict[str, str]:
     """The facts at the start of a safetensors file: a length, then JSON. Its library reads them from local files."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return dict(header.get("__metadata__") or {})
-
-
-_REMEDY = "Remove it and repeat the make cache-teacher command that filled the cache"

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.damage import Damage, Remedy, SceneDamageError
+from cache.damage import Damage, DamageError, Remedy
 from cache.durable_files import disk_errors
 from cache.group import CacheGroup
 from cache.layout import VALID, CacheLayout
@@ -78,7 +78,7 @@ def _present(layout: CacheLayout, group: CacheGroup, scene_name: str) -> SceneCh
     path = layout.receipt(scene_name)
     try:
         receipt = read_receipt(layout, group, scene_name)
-    except SceneDamageError as error:
+    except DamageError as error:
         return SceneCheck(None, (Damage(scene_name, None, None, error.what, path, "drop scene"),))
     except DiskError as error:
         return SceneCheck(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.damage import Damage
+from cache.damage import Damage, DamageError
 from cache.durable_files import disk_errors
 from cache.fidelity_file import read_fidelity
 from cache.frame_index_file import index_fault
@@ -186,4 +186,5 @@ def _extra_damages(layout: CacheLayout, group: CacheGroup) -> Iterator[Damage]:
         except DiskError as error:
             yield Damage(None, None, None, str(error), path, remedy_of_refusal(error, "remove"))
         except CacheError as error:
-            yield Damage(None, None, None, str(error), path, "remove")
+            what = error.what if isinstance(error, DamageError) else str(error)
+            yield Damage(None, None, None, what, path, "remove")

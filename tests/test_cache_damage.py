@@ -127,7 +127,8 @@ def test_a_receipt_without_a_place_is_refused(root: Path) -> None:
     (receipts / "scene-0007.parquet").write_bytes((receipts / "scene-0001.parquet").read_bytes())
     (receipts / ".hidden.parquet").write_bytes(b"of some other program")
     with pytest.raises(
-        CacheError, match=r"scene-0007.parquet is a receipt for a scene that this cache has no place for"
+        CacheError,
+        match=r"its receipts, scene-0007.parquet is a receipt for a scene that has no place here .* make repair-cache",
     ):
         open_cache(root)
 

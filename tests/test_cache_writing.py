@@ -297,13 +297,15 @@ def test_parameters_are_refused_when_absent_damaged_or_foreign(tmp_path: Path) -
     writer.write_parameters({"weight": np.zeros(100, dtype=np.float32)})
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"\x01")
-    with pytest.raises(CacheError, match=r"is damaged: its content does not have the sha256 it states"):
+    with pytest.raises(
+        CacheError, match=r"is damaged: the teacher's parameters, the content does not have the sha256 it states"
+    ):
         cache.parameters()
     path.write_bytes(whole[:50])
-    with pytest.raises(CacheError, match=r"cannot be read: .* Remove it and repeat"):
+    with pytest.raises(CacheError, match=r"cannot be read: .* make repair-cache CACHE="):
         cache.parameters()
     path.write_bytes(whole)
     write_cache(tmp_path / "b", [SLOT], tier="float16")
     (tmp_path / "b" / "teacher.safetensors").write_bytes(whole)
-    with pytest.raises(CacheError, match=r"belongs to another cache: expected fingerprint"):
+    with pytest.raises(CacheError, match=r"of another cache: expected fingerprint"):
         open_cache(tmp_path / "b").parameters()
