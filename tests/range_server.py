@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, with_body: bool) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         request = self.path + (f" [{asked[1]}-{asked[2]}]" if asked else "")
         self._requests.append(request)
         if self._requests.count(request) <= self._busy:
@@ -59,10 +59,13 @@ class _Handler(BaseHTTPRequestHandler):
         data = file.read_bytes()
         if asked is None or not self._ranges:
             self._send(HTTPStatus.OK, data, with_body)
+        elif asked[1] == "":
+            self._send(HTTPStatus.PARTIAL_CONTENT, data[-int(asked[2]) :], with_body)
         elif int(asked[1]) >= len(data):
             self._send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", with_body)
         else:
-            self._send(HTTPStatus.PARTIAL_CONTENT, data[int(asked[1]) : int(asked[2]) + 1], with_body)
+            last = int(asked[2] or len(data))
+            self._send(HTTPStatus.PARTIAL_CONTENT, data[int(asked[1]) : last + 1], with_body)
 
     def _send(self, status: HTTPStatus, body: bytes, with_body: bool) -> None:
         self.send_response(status)

@@ -1,5 +1,6 @@
 """A cache read over HTTP and through fsspec gives what the local one gives; what cannot work says why."""
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -12,8 +13,11 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+import zarr
 from cache_fakes import SLOTS, SPECS, token_of, write_cache
 from cache_no_fsync import no_fsync
+from program import Program
 from range_server import serving
 
 from cache import open_cache, remote_file
@@ -152,6 +156,32 @@ def test_a_host_that_does_not_answer_is_told() -> None:
         pass  # the port was free a moment ago and nobody listens there now
     with pytest.raises(DiskError, match=rf"reading {host}/cache/zarr.json failed: .*check the address"):
         open_cache(f"{host}/cache")
+
+
+def test_plain_zarr_and_xarray_read_a_served_cache(url: str, root: Path) -> None:
+    expected = open_cache(root).read(token_of(SLOTS[1], 2), "bev")
+    group = zarr.open_group(url, mode="r")
+    by_zarr = group["bev"][1, 2] * group["bev_scale"][1, 2] + group["bev_offset"][1, 2]
+    np.testing.assert_allclose(by_zarr, expected, atol=1e-6)
+    step = xr.open_zarr(url, chunks=None).isel(scene=1, step=2)
+    np.testing.assert_allclose(step.bev * step.bev_scale + step.bev_offset, expected, atol=1e-6)
+    np.testing.assert_array_equal(open_cache(url).xarray().bev.isel(scene=1, step=2), expected)
+    np.testing.assert_array_equal(open_cache(url).dask("bev")[1, 2], group["bev"][1, 2])
+
+
+@pytest.mark.slow
+def test_a_student_is_trained_over_http(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(tiny_world, tmp_path, monkeypatch)
+    program.succeeded("cache-teacher", "--untrained", "--cache", "served/cache")
+    allow = "--allow-untrained-teacher"
+    program.succeeded("train-student", allow, "--cache", "served/cache", "--out", "local")
+    with serving(tmp_path / "served") as (host, _):
+        program.succeeded("train-student", allow, "--cache", f"{host}/cache", "--out", "remote")
+    local, remote = (
+        [json.loads(line)["loss"] for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+        for out in ("local", "remote")
+    )
+    assert local == remote
 
 
 def test_a_busy_host_is_asked_again_but_not_for_ever(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
