@@ -53,24 +53,35 @@ def draw_source(
 
 
 def _draw_reference(axes: Axes, samples: CellSamples, source: int, grid: BevGrid) -> None:
-    """The cell as a square, the reference point as a cross, and an arrow where the ego motion carries it."""
+    """The cell as a square, the reference point as a cross, and a line where the ego motion sets them apart.
+
+    On the previous map the square stands, dashed, where the cell's coordinates are; the cross where its ground was.
+    """
     reference, center = samples.references_m[source], samples.center_m
     cell_x, cell_y = grid.cell_m
     square = Rectangle((center[0] - cell_x / 2, center[1] - cell_y / 2), cell_x, cell_y, fill=False)
     square.set(edgecolor="white", linewidth=1.0, linestyle="--" if source == PREVIOUS else "-", path_effects=HALO)
     axes.add_patch(square).set_zorder(5.2)
     if np.linalg.norm(reference - center) > max(grid.cell_m) / 4:
-        style = {"arrowstyle": "-|>", "color": "white", "linewidth": 1.1, "shrinkA": 0, "shrinkB": 3}
-        arrow = axes.annotate("", xy=tuple(reference), xytext=tuple(center), arrowprops=style, zorder=5.3)
-        assert arrow.arrow_patch is not None, "annotate was asked for an arrow"
-        arrow.arrow_patch.set_path_effects(HALO)
+        way = np.stack([center, reference])
+        axes.plot(way[:, 0], way[:, 1], color="white", linewidth=1.2, zorder=5.3, path_effects=HALO)
     axes.plot(*reference, marker="+", color="white", markersize=8, mew=1.6, zorder=5.4, path_effects=HALO)
 
 
 def legend_handles(heads: int) -> list[Line2D]:
     """What colours, sizes and marks mean."""
     cross = Line2D([], [], marker="+", ls="", color="white", mew=1.6, ms=8, label="reference point", path_effects=HALO)
-    square = Line2D([], [], marker="s", ls="", mfc="none", mec="white", ms=6, label="cell", path_effects=HALO)
+    square = Line2D(
+        [],
+        [],
+        marker="s",
+        ls="",
+        mfc="none",
+        mec="white",
+        ms=6,
+        label="cell (dashed: its coordinates, on the previous map)",
+        path_effects=HALO,
+    )
     colors = [_dot(_head_color(head), 36.0, f"head {head}") for head in range(heads)]
     sizes = [_dot((0.7, 0.7, 0.7), _AREA_PT2 * weight, f"weight {weight:g}") for weight in (0.1, 0.25, 0.5)]
     return [cross, square, *colors, *sizes]
