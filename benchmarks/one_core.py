@@ -10,6 +10,8 @@ again and again; tensorstore returns fresh memory, as its call does. Who verifie
   docs/format.md advises.
 - not verified: our reader with checking off; the peers read the same frames from a store without chunk checksums.
 
+The goals are for warm pages: cold, everybody waits for the disk.
+
 Prints a Markdown table; figures are ms a frame.
 """
 

@@ -4,9 +4,9 @@
 
 A scene of Base-sized BEV maps (int8, with scales and offsets). Ours: append every frame, commit (checksums, fsync,
 renames, receipt, frame index). zarr-python: the same arrays, one shard a scene, uncompressed, without chunk checksums;
-written as a whole (from a scene that is in one piece of memory already), or frame by frame (which rewrites the shard each time). It calls
-no fsync by itself, so its files are fsynced when it is done. "From floats" adds our quantisation on the processor to
-both sides. Prints Markdown tables: frames/s, then the bytes that each hands to the kernel.
+written as a whole (from a scene that is in one piece of memory already), or frame by frame (which rewrites the shard
+each time). It calls no fsync by itself, so its files are fsynced when it is done. "From floats" adds our quantisation
+on the processor to both sides. Prints Markdown tables: frames/s, then the bytes that each hands to the kernel.
 """
 
 import itertools
