@@ -103,22 +103,33 @@ def _tables(choice: StageChoice) -> SceneTables | None:
 
 
 def _planned(choice: StageChoice, teacher: Teacher, counts: FrameCounts) -> Plan:
-    cached = _cached(choice.cache_path)
     order = CacheOrder(
         specs=chosen_features(teacher.network.feature_specs(), choice.recipe.cache.features),
         tier=choice.recipe.cache.tier,
         grid=teacher.network.grid,
-        scene_lengths=tuple(length for name, length in counts.lengths.items() if name not in cached),
+        scene_lengths=(),
         step_axis=counts.step_axis,
         parameter_bytes=sum(values.nbytes for values in teacher.inheritable().values()),
     )
+    cached = _cached(choice.cache_path, order)
     there = [length for name, length in counts.lengths.items() if name in cached]
-    return replace(plan_of(order, choice.cache_path, there), counted=counts.counted)
+    missing = [length for name, length in counts.lengths.items() if name not in cached]
+    return replace(plan_of(order.with_scenes(missing), choice.cache_path, there), counted=counts.counted)
 
 
-def _cached(path: Path) -> frozenset[str]:
-    """Scenes that the cache holds already."""
-    return frozenset(open_cache(path).scene_names) if CacheLayout(path).group_document.exists() else frozenset()
+def _cached(path: Path, order: CacheOrder) -> frozenset[str]:
+    """Scenes that the cache holds already, if these features could be added to it. Weights are not compared."""
+    if not CacheLayout(path).group_document.exists():
+        return frozenset()
+    cache = open_cache(path)
+    if (cache.manifest.features, cache.manifest.tier, cache.manifest.grid) == (order.specs, order.tier, order.grid):
+        return frozenset(cache.scene_names)
+    console.print(
+        f"The cache {path} holds other features, or in another form: cache-teacher would refuse to add to it. "
+        "This plan is for a cache of its own: name one with CACHE=...",
+        soft_wrap=True,
+    )
+    return frozenset()
 
 
 def _time(choice: StageChoice, planned: Plan, teacher: Teacher, tables: SceneTables | None, frames: int) -> _Timing:

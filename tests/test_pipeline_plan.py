@@ -95,12 +95,14 @@ def test_scenes_that_are_there_already_cost_nothing(
     printed = program.succeeded("plan", "--time-frames", "0")
     assert "to be cached │ 4 frames in 1 scenes" in printed
     assert "there already │ 4 frames in 1 scenes" in printed
+    printed = program.succeeded("plan", "--time-frames", "0", "--tier", "float16")
+    assert "cache-teacher would refuse to add to it" in printed
+    assert "to be cached │ 8 frames in 2 scenes" in printed
 
 
 @pytest.mark.usefixtures("roomy")
 def test_a_coarser_grid_and_fewer_arrays_cost_less() -> None:
     asked = ("--recipe", "bevformer-base", "--time-frames", "0")
-    assert "143 GB │ yes" in planned(*asked, "--bev-grid", "100")
     assert "72.2 GB │ yes" in planned(*asked, "--arrays", "bev", "--bev-grid", "100")
 
 
@@ -132,6 +134,13 @@ def test_numbers_that_nobody_knows() -> None:
         count_frames(recipe, DataChoice(split="mine"), None, None)
     with pytest.raises(RecipeError, match=r"how many frames single scenes of v1.0-trainval/train has"):
         count_frames(recipe, DataChoice(scenes=("scene-0061",)), None, None)
+    with pytest.raises(RecipeError, match=r"without tables only v1.0-trainval/train, v1.0-trainval/val are known"):
+        count_frames(load_recipe("demo"), DataChoice(split="train_detect"), None, None)
+
+
+def test_the_worlds_own_splits() -> None:
+    counts = count_frames(load_recipe("demo"), DataChoice(split="val"), None, None)
+    assert sum(counts.lengths.values()) == 300
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pipeline.dataset import DataChoice, chosen_scenes, chosen_split
 from pipeline.recipe import Recipe
 from scenes.scene_tables import SceneTables
-from scenes.splits import training_split
+from scenes.splits import training_split, validation_split
+from scenes.synthetic.options import WorldOptions
 from schemas.errors import RecipeError
 
 PUBLISHED = {
@@ -57,19 +58,22 @@ def count_frames(recipe: Recipe, choice: DataChoice, tables: SceneTables | None,
         lengths = {name: tables.scene_length(name) for name in chosen_scenes(tables, split, choice.scenes)}
         step_axis = max((tables.scene_length(name) for name in tables.scene_names(split)), default=0)
         return FrameCounts(lengths, step_axis, f"counted: {split} in {tables.data_root}")
-    if recipe.world is not None:
-        scenes, each = recipe.world.train_scenes, recipe.world.frames_per_scene
-        return _evenly(scenes, scenes * each, "the recipe's world, to be made")
     version = choice.version or recipe.version
     split = choice.split or training_split(version)
-    if (version, split) not in PUBLISHED or choice.scenes:
-        known = ", ".join("/".join(each) for each in PUBLISHED)
+    known = PUBLISHED if recipe.world is None else _of_world(recipe.world, version)
+    if (version, split) not in known or choice.scenes:
         asked = f"single scenes of {version}/{split}" if choice.scenes else f"{version}/{split}"
         raise RecipeError(
-            f"Nothing tells how many frames {asked} has: without tables only {known} are known. Name the data "
-            "directory with DATA=..., or a number of frames with ARGS='--frames 28130'."
+            f"Nothing tells how many frames {asked} has: without tables only {', '.join(map('/'.join, known))} are "
+            "known. Name the data directory with DATA=..., or a number of frames with ARGS='--frames 28130'."
         )
-    return _evenly(*PUBLISHED[version, split], f"published: {split} of {version}")
+    source = f"published: {split} of {version}" if recipe.world is None else "the recipe's world, to be made"
+    return _evenly(*known[version, split], source)
+
+
+def _of_world(world: WorldOptions, version: str) -> dict[tuple[str, str], tuple[int, int]]:
+    sizes = {training_split(version): world.train_scenes, validation_split(version): world.val_scenes}
+    return {(version, split): (size, size * world.frames_per_scene) for split, size in sizes.items() if size > 0}
 
 
 def _evenly(scenes: int, frames: int, counted: str) -> FrameCounts:
