@@ -1,5 +1,6 @@
 """However scenes are spread over processes, the same bytes come out."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def begun_part(data: Path, cache: Path, part: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", "cache-teacher", *sets, *words],
         cwd=cache.parent,
-        env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
