@@ -36,7 +36,8 @@ def box_sentence(boxes: BoxFidelity) -> str:
     found = "all are found again"
     if boxes.unmatched > 0:
         score = f"the best of them scores {boxes.unmatched_best_score:.2g}"
-        found = f"{boxes.unmatched} are not found again within {boxes.within_m:g} m ({score})"
+        verb = "is" if boxes.unmatched == 1 else "are"
+        found = f"{boxes.unmatched} {verb} not found again within {boxes.within_m:g} m ({score})"
     return (
         f"{chosen}. Decoded from the cached BEV, {found}; "
         f"scores change by {boxes.score_change_mean:.2g} on average and {boxes.score_change_max:.2g} at most, "

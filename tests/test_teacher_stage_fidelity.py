@@ -238,11 +238,12 @@ def sentence(**changes: Any) -> str:
 
 def test_the_sentence_on_boxes_tells_everything() -> None:
     assert sentence() == (
-        "Boxes of the live BEV with a score above 0.1: 2 boxes. Decoded from the cached BEV, 1 are not found again "
+        "Boxes of the live BEV with a score above 0.1: 2 boxes. Decoded from the cached BEV, 1 is not found again "
         "within 2 m (the best of them scores 0.3); scores change by 0.05 on average and 0.05 at most, "
         "centres move by 0.25 m and 0.25 m."
     )
     assert "0.1: 1 box. Decoded from the cached BEV, all are found again; scores" in sentence(boxes=1, unmatched=0)
+    assert "2 are not found again" in sentence(boxes=3, unmatched=2)
 
 
 def test_the_table_has_a_row_for_each_feature(capsys: pytest.CaptureFixture[str]) -> None:
