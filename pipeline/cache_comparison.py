@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pyarrow import compute
 
 from cache.reading import Cache
 from pipeline.teacher_stage.feature_error import FeatureError
@@ -109,8 +110,8 @@ def compare_caches(
     found = {spec.name: FeatureDifference(spec, _label(spec, ours.manifest, theirs.manifest)) for spec in common}
     other_bytes = []
     for scene in scenes:
-        pairs = list(zip(_tokens(ours, scene), _tokens(theirs, scene), strict=False))
-        same = _tokens(ours, scene) == _tokens(theirs, scene)
+        pairs = list(zip(tokens_of(ours, scene), tokens_of(theirs, scene), strict=False))
+        same = tokens_of(ours, scene) == tokens_of(theirs, scene)
         for step, (token, other_token) in enumerate(pairs):
             if token == other_token:
                 for spec in common:
@@ -210,6 +211,8 @@ def _opened(manifest: Manifest) -> dict[str, Any]:
     return fields
 
 
-def _tokens(cache: Cache, scene: str) -> list[str]:
-    rows = cache.frames.select(["scene_name", "sample_token"]).to_pylist()
-    return [row["sample_token"] for row in rows if row["scene_name"] == scene]
+def tokens_of(cache: Cache, scene: str) -> list[str]:
+    """The scene's sample tokens in time order."""
+    of_scene = cache.frames.filter(compute.equal(cache.frames["scene_name"], scene))
+    tokens: list[str] = of_scene["sample_token"].to_pylist()
+    return tokens

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.reading import Cache
-from pipeline.cache_comparison import Comparison, FeatureDifference, at_coarser_grid, common_scenes, compare_caches
+from pipeline.cache_comparison import (
+    Comparison,
+    FeatureDifference,
+    at_coarser_grid,
+    common_scenes,
+    compare_caches,
+    tokens_of,
+)
 from pipeline.console import Tracker, console, print_table
 from pipeline.pictures.bev_colors import fit_colors
 from pipeline.pictures.difference import draw_difference
@@ -28,8 +35,8 @@ def view_comparison(ours: Cache, theirs: Cache, asked: Sequence[str], folder: Pa
         CacheError: a scene asked for is missing, or a frame is damaged.
     """
     scenes = common_scenes(ours, theirs, asked)
-    chosen = ours.frames["scene_name"].to_pylist()
-    with Tracker("compare", sum(name in scenes for name in chosen), "frames") as tracker:
+    total = sum(min(len(tokens_of(ours, scene)), len(tokens_of(theirs, scene))) for scene in scenes)
+    with Tracker("compare", total, "frames") as tracker:
         found = compare_caches(ours, theirs, scenes, tracker.advance, narrowed=bool(asked))
     _print_manifests(found)
     _print_scenes(found)
@@ -80,9 +87,8 @@ def _feature_row(feature: FeatureDifference) -> tuple[str, ...]:
 
 def _draw(ours: Cache, theirs: Cache, scene: str, folder: Path, stills: int) -> None:
     """Pictures of evenly spread frames of one scene."""
-    held = set(theirs.frames["sample_token"].to_pylist())
-    rows = ours.frames.select(["scene_name", "sample_token"]).to_pylist()
-    tokens = [row["sample_token"] for row in rows if row["scene_name"] == scene and row["sample_token"] in held]
+    held = set(tokens_of(theirs, scene))
+    tokens = [token for token in tokens_of(ours, scene) if token in held]
     steps = spread(len(tokens), stills)
     grid = min((ours.manifest.grid, theirs.manifest.grid), key=lambda one: one.rows * one.cols)
     pairs = [at_coarser_grid(ours.read(tokens[step], "bev"), theirs.read(tokens[step], "bev")) for step in steps]

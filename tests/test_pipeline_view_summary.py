@@ -10,6 +10,7 @@ from cache.reading import Cache, open_cache
 from cache.writing import open_for_writing
 from pipeline.cache_summary import feature_values, print_summary, sampled_tokens
 from schemas.features import Tier, frame_bytes
+from schemas.fidelity import FeatureFidelity, Fidelity
 
 DEAD = (1, 4)
 
@@ -75,6 +76,18 @@ def test_a_cache_without_scenes_has_no_values(tmp_path: Path, capsys: pytest.Cap
     write_cache(tmp_path / "cache", slots=())
     print_summary(open_cache(tmp_path / "cache"))
     assert "holds no scene yet" in capsys.readouterr().out
+
+
+def test_the_fidelity_that_was_measured_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = write_cache(tmp_path / "cache")
+    print_summary(open_cache(tmp_path / "cache"))
+    assert "Fidelity" not in capsys.readouterr().out
+    bev = FeatureFidelity(name="bev", centred_error=0.0125, cosine=0.99, largest_error=0.25, largest_error_std=0.5)
+    writer.write_fidelity(Fidelity(frames=3, features=(bev,)))
+    print_summary(open_cache(tmp_path / "cache"))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Fidelity, as measured when the cache was filled (3 frames)" in words
+    assert "0.990000 │ 0.25 │ 0.5" in words
 
 
 def test_sampled_frames_are_spread_over_the_cache(tmp_path: Path) -> None:

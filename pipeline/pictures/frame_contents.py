@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pyarrow import compute
 
 from cache.reading import Cache
 from detectors.config import HeadConfig
@@ -85,7 +86,9 @@ class SceneContents:
         self._cache, self._min_score = cache, min_score
         self._colors = self._fit_colors() if "bev" in self.kinds else None
         self._shifts_current = shifts_current_references(cache.manifest.teacher.architecture)
-        rows = cache.frames.select(["sample_token", "previous_from_current", "has_previous"]).to_pylist()
+        of_scene = compute.equal(cache.frames["scene_name"], self.frames[0].scene_name)
+        columns = ["sample_token", "previous_from_current", "has_previous"]
+        rows = cache.frames.select(columns).filter(of_scene).to_pylist()
         self._motion = {row["sample_token"]: row["previous_from_current"] for row in rows if row["has_previous"]}
         self.read = lru_cache(maxsize=_NEIGHBOURS_KEPT)(self._read)
 
