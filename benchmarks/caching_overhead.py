@@ -1,6 +1,6 @@
 """The teacher stage with caching against the forward pass alone: what the cache costs whoever has the teacher running.
 
-    python -m benchmarks.caching_overhead          # the demo teacher on the processor, and Base on a GPU if there is one
+    python -m benchmarks.caching_overhead             # the demo teacher on the processor, and Base on a GPU if any
     python -m benchmarks.caching_overhead --recipe bevformer-base --device cuda
 
 Both decode the same frames of a synthetic world in the same number of threads, run the same seeded random weights and
