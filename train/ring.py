@@ -6,8 +6,10 @@ Fresh memory would cost more than the read: page faults, and on CUDA the registr
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.features import StoredArray
@@ -19,10 +21,12 @@ class Slot:
 
     Attributes:
         arrays: ``(batch, frame, ...)`` by stored array name, pinned on CUDA.
+        memory: the same memory, for the threads that fill it.
         crossed: on CUDA, happens when the last copy to the device has left this slot.
     """
 
     arrays: Mapping[str, Tensor]
+    memory: Mapping[str, NDArray[Any]]
     crossed: torch.cuda.Event | None = None
 
 
@@ -44,7 +48,7 @@ class SlotRing:
                 array.name: torch.zeros((*leading, *array.shape), dtype=getattr(torch, array.dtype), pin_memory=pinned)
                 for array in arrays
             }
-            self._free.append(Slot(room))
+            self._free.append(Slot(room, {name: values.numpy() for name, values in room.items()}))
 
     def acquire(self) -> Slot:
         """The slot that has been free longest; its last copy to the device has finished."""

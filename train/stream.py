@@ -78,7 +78,6 @@ class TeacherStream:
         self._cache, self._window, self._device = cache, window, device
         self._verify = options.verify_checksums
         self._specs = tuple(manifest.feature(name) for name in window.features)
-        self._arrays = tuple(array.name for spec in self._specs for array in spec.stored(manifest.tier))
         self._ring = SlotRing(
             (array for spec in self._specs for array in spec.stored(manifest.tier)),
             leading=(window.batch_size, window.frames),
@@ -115,15 +114,18 @@ class TeacherStream:
             self._ring.release(self._lent)
         self._lent = pending.slot
         count = len(pending.clips)
-        steps = np.array([clip.steps[-1] for clip in pending.clips])[:, None] - np.arange(self._window.frames)[::-1]
+        steps = [range(clip.steps[-1] + 1 - self._window.frames, clip.steps[-1] + 1) for clip in pending.clips]
         targets = TeacherTargets(
             stored={name: values[:count] for name, values in pending.slot.arrays.items()},
-            valid=torch.from_numpy(steps >= 0),
+            valid=torch.tensor([[step >= 0 for step in row] for row in steps]),
             previous_from_current=torch.from_numpy(self._motion.window(pending.clips, steps)),
             specs=self._specs,
             tier=self._cache.manifest.tier,
             grid=self._cache.manifest.grid,
-        ).to(self._device)
+        )
+        if self._device.type == "cpu":
+            return targets
+        targets = targets.to(self._device)
         if self._device.type == "cuda":
             pending.slot.crossed = torch.cuda.current_stream(self._device).record_event()
         return targets
@@ -132,11 +134,11 @@ class TeacherStream:
         """Read a clip's window into its row of the slot, right-aligned; frames before the scene's start are zeros."""
         last_step = clip.steps[-1]
         count = min(last_step + 1, self._window.frames)
-        for name in self._arrays:
-            frames = slot.arrays[name][row].numpy()
-            frames[: len(frames) - count] = 0
+        for name, memory in slot.memory.items():
+            if count < self._window.frames:
+                memory[row, :-count] = 0
             shard = self._cache.shard(clip.scene_name, name)
-            read_clip(shard, last_step + 1 - count, frames[-count:], verify=self._verify)
+            read_clip(shard, last_step + 1 - count, memory[row, -count:], verify=self._verify)
 
 
 class _EgoMotion:
@@ -145,12 +147,13 @@ class _EgoMotion:
     def __init__(self, frames: pa.Table) -> None:
         frames = frames.sort_by([("scene_name", "ascending"), ("step", "ascending")])
         flat = frames["previous_from_current"].combine_chunks().flatten().to_numpy()
-        self._matrices = flat.reshape(-1, 4, 4)
+        self._matrices = np.concatenate([np.eye(4)[None], flat.reshape(-1, 4, 4)])
         scene_names = frames["scene_name"].to_pylist()
-        self._first_rows = {name: row for row, name in reversed(list(enumerate(scene_names)))}
+        self._first_rows = {name: row for row, name in reversed(list(enumerate(scene_names, start=1)))}
 
-    def window(self, clips: Sequence[Clip], steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    def window(self, clips: Sequence[Clip], steps: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """(batch, frame, 4, 4); the identity before a scene's start."""
-        first_rows = np.array([self._first_rows[clip.scene_name] for clip in clips])
-        matrices = self._matrices[first_rows[:, None] + np.maximum(steps, 0)]
-        return np.where((steps >= 0)[:, :, None, None], matrices, np.eye(4))
+        firsts = [self._first_rows[clip.scene_name] for clip in clips]
+        rows = [[first + step if step >= 0 else 0 for step in row] for first, row in zip(firsts, steps, strict=True)]
+        found: NDArray[np.float64] = self._matrices[rows]
+        return found
