@@ -29,7 +29,7 @@ PROMISED = {
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--allow-untrained-teacher"},
     "evaluate": RECIPE | DATA | {"--split", "--checkpoint", "--out", "--device", "--model"},
-    "view-cache": RECIPE | DATA | {"--scenes", "--cache", "--out", "--against"},
+    "view-cache": RECIPE | DATA | {"--scenes", "--cache", "--out", "--against"} | {"--min-score", "--cells"},
 }
 
 

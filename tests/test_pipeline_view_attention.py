@@ -10,8 +10,10 @@ from detectors.reference_points import cell_centers
 from pipeline.pictures.attention import CURRENT, PREVIOUS, cell_samples, choose_cells
 from pipeline.pictures.attention_drawing import window_m
 from pipeline.pictures.frame_contents import FrameContents, TemporalSamples, shifts_current_references
+from pipeline.pictures.options import parse_cells
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
+from schemas.errors import RecipeError
 
 GRID = BevGrid(rows=9, cols=8, extent_m=(-16.0, -18.0, -5.0, 16.0, 18.0, 3.0))
 HEADS, POINTS = 3, 2
@@ -148,3 +150,14 @@ def test_a_box_of_unknown_speed_or_a_fixed_cell_is_better_than_none(contents_of)
 def test_cells_asked_for_are_taken(contents_of) -> None:
     chosen = choose_cells(contents_of(boxes([5.0], [1.0]), None), GRID, ((1, 2), (8, 7)))
     assert [(cell.row, cell.col) for cell in chosen] == [(1, 2), (8, 7)]
+
+
+@pytest.mark.parametrize(("text", "cells"), [("20,21", ((20, 21),)), ("1,2; 3 ,4", ((1, 2), (3, 4)))])
+def test_cells_as_typed(text: str, cells: tuple[tuple[int, int], ...]) -> None:
+    assert parse_cells(text) == cells
+
+
+@pytest.mark.parametrize("text", ["", "20", "1,2;", "1,2,3", "-1,2", "a,b"])
+def test_cells_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match=r'expected rows and columns as in --cells "20,20;31,8"'):
+        parse_cells(text)

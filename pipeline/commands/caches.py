@@ -165,14 +165,23 @@ def view_cache(
     against: Annotated[
         Path | None, typer.Option("--against", help="Another cache to compare with.", metavar="DIR")
     ] = None,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0.0, max=1.0, help="Leave out the teacher's boxes below this score.")
+    ] = 0.3,
+    cells: Annotated[
+        str | None,
+        typer.Option("--cells", help="BEV cells whose temporal attention is drawn.", metavar="ROW,COL[;ROW,COL]"),
+    ] = None,
 ) -> None:
     """Print what a cache holds, and draw it: cameras and BEV with boxes, attention, queries, whole scenes."""
     with told_clearly("Pictures drawn so far are kept."):
         from pipeline.dataset import DataChoice
         from pipeline.paths import cache_folder
+        from pipeline.pictures.options import PictureOptions, parse_cells
         from pipeline.recipes import load_recipe
         from pipeline.view_cache import view_cache
 
+        wanted = () if cells is None else parse_cells(cells)
         chosen = load_recipe(recipe, assignments)
         choice = DataChoice(data, version, None, options.comma_separated("--scenes", scenes))
-        view_cache(chosen, cache or cache_folder(chosen), choice, out, against)
+        view_cache(chosen, cache or cache_folder(chosen), choice, out, against, PictureOptions(min_score, wanted))
