@@ -72,7 +72,7 @@ def _frame_coordinates(cache: "Cache") -> dict[str, xr.Variable]:
         "scene": xr.Variable("scene", np.array(cache.all_scene_names)),
         "sample_token": xr.Variable(both, sample_token),
         "timestamp_us": xr.Variable(both, timestamp_us, {"units": "us"}),
-        "valid": xr.Variable(both, cache.valid, {"description": "whether the frame is cached"}),
+        "valid": xr.Variable(both, cache.valid.copy(), {"description": "whether the frame is cached"}),
     }
 
 
