@@ -17,6 +17,7 @@ from cache.repair import Repair, repair
 from cache.verify import verify
 from cache.writing import CacheWriter, open_for_writing
 from schemas.errors import CacheError, DiskError
+from schemas.features import FeatureSpec
 
 __all__ = ["no_fsync"]
 
@@ -29,22 +30,22 @@ def repaired(root: Path) -> Repair:
     return repair(root, verify(root, lambda _: None), lambda _: None)
 
 
-def opened(root: Path) -> CacheWriter:
-    return open_for_writing(root, manifest_of(SMALL_SPECS), SLOTS)
+def opened(root: Path, specs: tuple[FeatureSpec, ...] = SMALL_SPECS) -> CacheWriter:
+    return open_for_writing(root, manifest_of(specs), SLOTS)
 
 
-def filled(root: Path) -> Path:
+def filled(root: Path, specs: tuple[FeatureSpec, ...] = SMALL_SPECS) -> Path:
     """A small cache, complete, with parameters."""
-    writer = opened(root)
+    writer = opened(root, specs)
     for slot in SLOTS:
         write_scene(writer, slot)
     writer.write_parameters({"weight": np.arange(100, dtype=np.float32)})
     return root
 
 
-def make_again(root: Path) -> None:
+def make_again(root: Path, specs: tuple[FeatureSpec, ...] = SMALL_SPECS) -> None:
     """What the next ``cache-teacher`` does."""
-    writer = opened(root)
+    writer = opened(root, specs)
     for slot in SLOTS:
         if slot.name not in writer.committed():
             assert write_scene(writer, slot)
@@ -163,21 +164,22 @@ def much_damaged(root: Path) -> None:
     flipped(root / SHARD, 40)
     flipped(root / "valid" / "c.2.0", 0)
     (root / "receipts" / "scene-0001.parquet").unlink()
-    (root / "bev" / "zarr.json").write_text("{}")
+    (root / "boxes" / "zarr.json").write_text("{}")
     flipped(root / "teacher.safetensors", -1)
 
 
 @pytest.mark.parametrize("kind", ["once", "killed"])
 def test_a_repair_that_fails_at_any_operation_is_taken_up(tmp_path: Path, kind: str) -> None:
     """A killed repair is one whose every later operation fails: the dead tidy nothing up."""
-    source = filled(tmp_path / "source")
+    specs = SMALL_SPECS[1:]  # one array of a few bytes: there are many repairs to come
+    source = filled(tmp_path / "source", specs)
     before = files_of(source)
     much_damaged(source)
     whole = Path(shutil.copytree(source, tmp_path / "whole"))
     operations = operations_of(lambda: repaired(whole))
     assert {"open", "write", "fsync", "replace", "mkdir", "unlink"} == set(operations)
     after = files_of(whole)
-    exact = features_of(SLOTS[2], 0, SMALL_SPECS)["boxes"]
+    exact = features_of(SLOTS[2], 0, specs)["boxes"]
     failed = 0
     for chosen in range(1, len(operations) + 1):
         root = Path(shutil.copytree(source, tmp_path / "cache"))
@@ -200,7 +202,7 @@ def test_a_repair_that_fails_at_any_operation_is_taken_up(tmp_path: Path, kind: 
         assert unfinished(root) == []
         shutil.rmtree(root)
     assert failed > len(operations) / 2
-    make_again(whole)
+    make_again(whole, specs)
     assert files_of(whole) == before
 
 
