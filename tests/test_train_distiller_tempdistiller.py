@@ -103,6 +103,9 @@ def test_one_frame_is_the_teachers_feature_itself() -> None:
     distiller = transparent(build(PLAIN.model_copy(update={"frames": 1})))
     assert distiller.teacher_frames == 1
     assert loss(distiller, seeing(bev), window([bev], 0.0)) == 0
+    # The relation reads the frame before; the target still does not.
+    related = transparent(build(PLAIN.model_copy(update={"frames": 1, "relation_weight": 1.0})))
+    assert loss(related, seeing(bev), window([bev + 1, bev], CELL_FORWARD_M)) == 0
 
 
 def test_at_a_scenes_start_the_target_is_the_teachers_feature_itself() -> None:
