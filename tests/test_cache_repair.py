@@ -14,6 +14,7 @@ from cache_no_fsync import no_fsync
 
 from cache.reading import open_cache
 from cache.repair import Repair, repair
+from cache.scene_lock import exclusive_lock
 from cache.verify import verify
 from cache.writing import CacheWriter, open_for_writing
 from schemas.errors import CacheError, DiskError
@@ -157,6 +158,23 @@ def test_a_scene_in_flight_is_not_disturbed(tmp_path: Path) -> None:
         assert not (root / VALID).exists()
         assert scene.commit(rows_of(SLOTS[1]))
     assert verify(root, lambda _: None).damages == ()
+
+
+@pytest.mark.parametrize("lock", [Path(".writers") / "scenes" / "scene-0002.lock", Path(".writers") / "index.lock"])
+def test_a_scene_is_dropped_under_its_lock_and_that_of_the_index(tmp_path: Path, lock: Path) -> None:
+    """A writer that commits the scene, or rewrites the rows of all, is not disturbed."""
+    root = filled(tmp_path / "cache")
+    flipped(root / SHARD, 40)
+    dropped: list[str] = []
+    thread = threading.Thread(target=lambda: dropped.extend(repaired(root).dropped))
+    with exclusive_lock(root / lock):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert (root / RECEIPT).exists()
+        assert (root / "frames.parquet").exists()
+    thread.join()
+    assert dropped == ["scene-0002"]
 
 
 def much_damaged(root: Path) -> None:
