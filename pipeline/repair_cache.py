@@ -32,8 +32,8 @@ def repair_cache(cache_path: Path) -> int:
         console.print(f"dropped: {name}")
     for path in dict.fromkeys(damage.path for damage in done.mended if damage.remedy != "sweep"):
         console.print(f"mended: {path}", soft_wrap=True)
-    for name in dict.fromkeys(damage.scene_name for damage in done.mended if damage.remedy == "sweep"):
-        console.print(f"remains removed: {name}")
+    for scene in dict.fromkeys(damage.scene_name for damage in done.mended if damage.remedy == "sweep"):
+        console.print(f"remains removed: {scene}")
     for path in dict.fromkeys(damage.path for damage in done.left):
         console.print(f"left as it is: {path}", soft_wrap=True)
     if done.dropped or any(damage.remedy == "remove" for damage in done.mended):
