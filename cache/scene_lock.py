@@ -6,6 +6,7 @@ no two machines write the same scene: give each its own with ``--scenes``.
 Lock files are never removed, because a lock on a removed file excludes nobody.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -68,6 +69,10 @@ def sweep(parent: Path) -> int:
             try:
                 shutil.rmtree(folder)
                 removed += 1
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+                # Another sweeper is at the same folder; what the two leave to each other is swept next time.
             finally:
                 os.close(descriptor)
     return removed
