@@ -12,9 +12,10 @@ one file by file. Meanwhile a reader opens the cache over and over.
 import argparse
 import os
 import random
+import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,11 +99,12 @@ class Round:
 class KillTest:
     """Runs rounds in a folder of its own."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, tiers: Sequence[Tier], seed: int) -> None:
         self._folder, self._chance = folder, random.Random(seed)
+        self.tiers = tuple(tiers)
         self._data = folder / "world"
         write_world(WORLD, self._data, workers=1, on_scene=lambda _: None)
-        self._peace = {tier: self._in_peace(tier) for tier in TIERS}
+        self._peace = {tier: self._in_peace(tier) for tier in self.tiers}
         self._rounds = 0
 
     def _in_peace(self, tier: Tier) -> Peace:
@@ -154,7 +156,10 @@ class KillTest:
             if writers[0].wait() != 0:
                 findings.complaints.append("the program failed after one of its workers was killed")
         else:
-            killed = sum([writer.kill() for writer in writers])
+            statuses = [writer.kill() for writer in writers]
+            killed = statuses.count(signal.SIGKILL)
+            if set(statuses) - {0, signal.SIGKILL}:
+                findings.complaints.append(f"a writer failed before it was killed: statuses {statuses}")
         fresh = sorted(folders(cache) - known)
         found = [doing(cache, folder, peace.reference) for folder in fresh]
         found.sort(key=[COMMITTING, APPENDING].index)
@@ -170,14 +175,14 @@ class KillTest:
         workers = program.workers()
         if not workers or program.ended():
             return 0
-        os.kill(self._chance.choice(workers), 9)
+        os.kill(self._chance.choice(workers), signal.SIGKILL)
         return 1
 
 
-def rounds(seed: int, program: bool) -> Iterator[Round]:
+def rounds(tiers: Sequence[Tier], seed: int, program: bool) -> Iterator[Round]:
     """Every kind of writer in every tier, over and over, in random order."""
     chance = random.Random(seed)
-    every = [Round(kind, program, tier) for kind in (KINDS if program else FORKED) for tier in TIERS]
+    every = [Round(kind, program, tier) for kind in (KINDS if program else FORKED) for tier in tiers]
     while True:
         yield from chance.sample(every, len(every))
 
@@ -185,7 +190,7 @@ def rounds(seed: int, program: bool) -> Iterator[Round]:
 def run(test: KillTest, kills: int, seed: int, program: bool) -> Found:
     """Kill so many writers; what was found, by row."""
     found: Found = {}
-    for one in rounds(seed, program):
+    for one in rounds(test.tiers, seed, program):
         done = sum(findings.kills.total() for findings in found.values())
         if done >= kills:
             break
@@ -225,12 +230,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--programs", type=int, default=60, help="kills of the real command line, among them")
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=TIERS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         os.chdir(folder)  # the programs keep their index of the data here
-        test = KillTest(Path(folder), arguments.seed)
+        test = KillTest(Path(folder), arguments.tiers, arguments.seed)
         found = run(test, arguments.kills - arguments.programs, arguments.seed, program=False)
         found |= run(test, arguments.programs, arguments.seed, program=True)
         faults = tell(found)

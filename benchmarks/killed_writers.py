@@ -77,11 +77,11 @@ class Writer:
 
     pid: int
 
-    def kill(self) -> bool:
-        """End it and its children at once; False when it had ended already."""
+    def kill(self) -> int:
+        """End it and its children at once; its status, which is ``SIGKILL`` unless it had ended by itself."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        return os.waitpid(self.pid, 0)[1] == signal.SIGKILL
+        return self.wait()
 
     def wait(self) -> int:
         """Its status as ``os.waitpid`` gives it."""

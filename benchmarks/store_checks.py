@@ -32,10 +32,9 @@ class Reference:
     cache: Cache
     files: dict[str, bytes]
 
-    @property
-    def steps(self) -> int:
-        """Frames of each scene; all have as many."""
-        return self.cache.frames.num_rows // len(self.cache.scene_names)
+    def steps_of(self, scene: str) -> int:
+        """Number of its frames."""
+        return int(self.cache.frames["scene_name"].to_pylist().count(scene))
 
     def files_of(self, scene: str) -> dict[str, bytes]:
         """Its shards, ``valid`` and receipt."""
@@ -109,15 +108,17 @@ def look(cache: Path, reference: Reference, before: set[str], findings: Findings
 
 
 def bad_frames(opened: Cache, reference: Reference, scene: str) -> int:
-    """Frames of a scene that read differently than in the reference."""
+    """Frames of a scene that cannot be read, or read differently than in the reference."""
     names = [spec.name for spec in reference.cache.manifest.features]
-    return sum(
-        not all(
-            np.array_equal(opened.read_step(scene, step, name), reference.cache.read_step(scene, step, name))
-            for name in names
-        )
-        for step in range(reference.steps)
-    )
+
+    def same(step: int, name: str) -> bool:
+        try:
+            found = opened.read_step(scene, step, name)
+        except CacheError:
+            return False
+        return np.array_equal(found, reference.cache.read_step(scene, step, name))
+
+    return sum(not all(same(step, name) for name in names) for step in range(reference.steps_of(scene)))
 
 
 def left_over(cache: Path, reference: Reference) -> list[str]:
