@@ -242,6 +242,17 @@ def test_a_cache_without_a_feature_it_needs_is_refused(options: DistillationOpti
             build_distillers(options, setting)
 
 
+@learning
+def test_a_cache_of_other_dimensions_is_refused(options: DistillationOptions) -> None:
+    for name in build_distillers(options, setting_of()).requires:
+        specs = {spec.name: spec for spec in SPECS}
+        dims, shape = ("camera", *specs[name].dims), (6, *specs[name].shape)
+        specs[name] = specs[name].model_copy(update={"dims": dims, "shape": shape})
+        setting = replace(setting_of(), teacher=manifest_of(tuple(specs.values()), TEACHER.grid))
+        with pytest.raises(CacheError, match=rf"cached {name} has the dimensions camera, .*; distillers read it as "):
+            build_distillers(options, setting)
+
+
 def test_object_losses_are_zero_without_objects() -> None:
     distillers = build_distillers(DistillationOptions(names=("fd3d-heatmap",)), setting_of())
     (term,) = losses(

@@ -53,19 +53,25 @@ class DistillationSetting:
         require_equal_extents(self.student_grid, self.teacher.grid)
 
     def teacher_feature(self, name: str) -> FeatureSpec:
-        """A feature the cache holds.
+        """A feature the cache holds, in the dimensions of ``CACHED_DIMS``.
 
         Raises:
-            CacheError: it does not.
+            CacheError: it does not hold it, or in other dimensions.
         """
         try:
-            return self.teacher.feature(name)
+            spec = self.teacher.feature(name)
         except KeyError:
             held = ",".join(spec.name for spec in self.teacher.features)
             raise CacheError(
                 f"the cache has no feature {name!r}, which a distiller needs; it holds {held}. Make one that does: "
                 f"make cache-teacher CACHE=<another folder> ARGS='--arrays {held},{name}'"
             ) from None
+        if spec.dims != CACHED_DIMS[name]:
+            raise CacheError(
+                f"the cached {name} has the dimensions {', '.join(spec.dims)}; distillers read it as "
+                f"{', '.join(CACHED_DIMS[name])}. Have the teacher give it so, or leave out the distiller that needs it"
+            )
+        return spec
 
 
 @dataclass(frozen=True, eq=False)
