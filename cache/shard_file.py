@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.damage import damaged
 from cache.durable_files import disk_errors
 from cache.shard_bytes import ShardContents, crc32c, decode_payload, decode_payload_into, index_bytes
-from cache.storage import AnyFile, file_size, read_pieces, read_span, read_with_checksum
+from cache.storage import AnyFile, file_size, read_parts, read_span, read_with_checksum
 from schemas.features import StoredArray
 
 
@@ -108,20 +108,22 @@ class ShardFile:
         with _read_errors(self, self._where(step)):
             return read_span(self.path, int(self.offsets[step]) + start, buffers)
 
-    def read_pieces(self, step: int, starts: Sequence[int], pieces: Sequence[memoryview]) -> None:
-        """Fill pieces of memory with parts of one frame's payload, unverified.
+    def read_parts(self, step: int, starts: NDArray[np.int64], sizes: NDArray[np.int64], into: NDArray[Any]) -> None:
+        """Read parts of one frame's payload, one behind the other, unverified.
 
         Args:
             step: the frame.
             starts: where each part begins, in bytes from the payload's beginning.
-            pieces: what each is read into.
+            sizes: bytes of each part.
+            into: as many bytes as they have together, C-contiguous.
 
         Raises:
             CacheError: the file is gone, ends before the frame does, or cannot be read.
         """
         assert 0 <= step < self.steps, f"{self.scene_name} has {self.steps} steps, asked for {step}"
+        places = (starts + self.offsets[step]).tolist()
         with _read_errors(self, self._where(step)):
-            complete = read_pieces(self.path, [int(self.offsets[step]) + start for start in starts], pieces)
+            complete = read_parts(self.path, places, sizes.tolist(), into.reshape(-1).view(np.uint8).data)
         if not complete:
             raise damaged(self.scene_name, f"{self._where(step)}: the file ends before the frame does", self.path)
 

@@ -107,23 +107,31 @@ def read_with_checksum(file: AnyFile, offset: int, target: NDArray[np.uint8]) ->
     return done, checksum
 
 
-def read_pieces(file: AnyFile, offsets: Sequence[int], pieces: Sequence[memoryview]) -> bool:
-    """Fill each piece of memory from a place of its own in one file; False when the file ends before a piece does.
+def read_parts(file: AnyFile, starts: Sequence[int], sizes: Sequence[int], memory: memoryview) -> bool:
+    """Read many parts of one file, one behind the other into ``memory``; False when the file ends before a part does.
 
     Raises:
         OSError: the file is absent, or the disk refuses.
         DiskError: the host refuses.
     """
-    parts = list(zip(offsets, pieces, strict=True))
+    done = 0
     if isinstance(file, RemoteFile):
-        return all(read_span(file, start, [np.frombuffer(piece, np.uint8)]) == len(piece) for start, piece in parts)
+        for start, size in zip(starts, sizes, strict=True):
+            data = file.read_range(start, size)
+            if len(data) < size:
+                return False
+            memory[done : done + size] = data
+            done += size
+        return True
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for start, piece in parts:
-            if os.preadv(descriptor, (piece,), start) < len(piece):  # hardly ever before the file's end
-                whole = _read_descriptor(descriptor, start, [np.frombuffer(piece, np.uint8)]) == len(piece)
-                if not whole:
+        for start, size in zip(starts, sizes, strict=True):
+            count = os.preadv(descriptor, (memory[done : done + size],), start)
+            if count < size:  # hardly ever before the file's end
+                rest = np.frombuffer(memory[done + count : done + size], np.uint8)
+                if _read_descriptor(descriptor, start + count, [rest]) < len(rest):
                     return False
+            done += size
     finally:
         os.close(descriptor)
     return True
