@@ -66,7 +66,8 @@ class OurCells:
         cells = CellSelection.of_mask(mask)
         if self._verify:
             self._shard.read_into(step, self._frame)
-            np.take(self._frame.reshape(-1, self._frame.shape[-1]), cells.flat, axis=0, out=self._cells)
+            by_cell = self._frame.reshape(-1, self._frame.shape[-1])
+            np.take(by_cell, cells.flat, axis=0, out=self._cells, mode="clip")  # the default mode would copy twice
         else:
             read_selection(self._shard, step, cells, self._cells)
         return self._cells
