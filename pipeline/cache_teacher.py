@@ -4,7 +4,7 @@ A scene is one unit of work: it is visible in the cache when it is complete, and
 What happens to a scene is in ``teacher_stage/scene.py``; who does it, in the engines beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cache.layout import CacheLayout
@@ -46,7 +46,7 @@ def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
         job.writer.write_parameters(inheritable)
     waiting = _announce(job, names, engine)
     if not is_new:
-        check_price(source, choice.cache_path, waiting)
+        check_price(source, choice.cache_path, waiting, job.writer.committed())
     with Tracker("cache-teacher", source.frames_of(waiting), "frames") as tracker:
         events = ConsoleEvents(tracker, job.writer)
         if engine.name == "dask":
@@ -79,13 +79,14 @@ class ConsoleEvents:
         self._writer.write_fidelity(fidelity)
 
 
-def check_price(source: StageSource, path: Path, names: Sequence[str]) -> None:
-    """Tell what some scenes will take in a cache, and refuse when the disk cannot hold them.
+def check_price(source: StageSource, path: Path, names: Sequence[str], cached: Collection[str] = ()) -> None:
+    """Tell what some scenes will take beside those in the cache, and refuse when the disk cannot hold them.
 
     Raises:
         CacheError: not enough free space; the options that would fit are named.
     """
-    plan = make_plan(source.manifest, [source.tables.scene_length(name) for name in names], path)
+    length = source.tables.scene_length
+    plan = make_plan(source.manifest, [length(name) for name in names], path, [length(name) for name in cached])
     print_price(plan)
     require_space(plan)
 

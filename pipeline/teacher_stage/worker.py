@@ -13,7 +13,7 @@ from pipeline.teacher_stage.fidelity import FIDELITY_FRAMES, FidelityMeter
 from pipeline.teacher_stage.job import CacheJob, StageChoice, open_job, open_source
 from pipeline.teacher_stage.scene import LiveFrame, cache_scene
 from pipeline.teacher_stage.write_queue import WriteQueue
-from schemas.errors import DiskError, UserError
+from schemas.errors import DiskError, TeacherError, UserError
 from schemas.fidelity import Fidelity
 
 
@@ -80,7 +80,7 @@ class TeacherOnWorker(WorkerPlugin):
             if commit is not None:
                 commit.result()
         except UserError as error:
-            return Outcome(error=error, stops=isinstance(error, DiskError))
+            return Outcome(error=error, stops=isinstance(error, DiskError | TeacherError))
         fidelity = meter.result() if meter is not None and meter.frames > 0 else None
         return Outcome(job.tables.scene_length(name), fidelity=fidelity)
 
