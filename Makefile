@@ -72,8 +72,8 @@ format: $(READY) ## rewrite the sources in the project's format
 kill-test: $(READY) ## kill real writers at random instants, hundreds of times, and check every byte they left
 	$(BIN)/python -m benchmarks.kill_test $(if $(call given,ARGS),$(ARGS))
 
-bench: $(READY) ## the measurements of docs/benchmarks.md
-	$(BIN)/python -m benchmarks.base_forward $(if $(call given,ARGS),$(ARGS))
+bench: $(READY) ## the measurements of docs/benchmarks.md; peers come with .venv/bin/pip install -e '.[bench]'
+	$(BIN)/python -m benchmarks.all $(if $(call given,ARGS),$(ARGS))
 
 clean: ## remove the environment and the tools' caches (never out/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
