@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -194,6 +195,7 @@ def run(test: KillTest, kills: int, seed: int, program: bool) -> Found:
         done = sum(findings.kills.total() for findings in found.values())
         if done >= kills:
             break
+        print(f"{done} of {kills} killed; next: {', '.join(one.label)}", file=sys.stderr, flush=True)
         test.run(one, found.setdefault(one.label, Findings()), kills - done)
     return found
 
