@@ -70,6 +70,12 @@ def test_looking_where_the_teacher_looks_costs_nothing() -> None:
     assert found == {"offsets": 0, "weights": pytest.approx(0, abs=1e-6)}
 
 
+def test_weights_that_lost_their_sum_to_rounding_are_shares_again() -> None:
+    offsets, weights = pattern()
+    found = losses(build(), student_with(offsets, weights), cached(offsets, 0.98 * weights))
+    assert found["weights"] == pytest.approx(0, abs=1e-6)
+
+
 def test_the_terms_are_what_they_say() -> None:
     (ours, our_weights), (theirs, their_weights) = pattern(), pattern()
     found = losses(build(), student_with(ours, our_weights), cached(theirs, their_weights))
