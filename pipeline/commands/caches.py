@@ -123,12 +123,9 @@ def verify_cache(
 ) -> None:
     """Check every promise of a cache: each file, each frame; damage is named by scene, array and step."""
     with told_clearly("Nothing was changed."):
-        from pipeline.paths import cache_folder
-        from pipeline.recipes import load_recipe
         from pipeline.verify_cache import verify_cache
 
-        chosen = load_recipe(recipe, assignments)
-        path = cache or cache_folder(chosen)
+        path = cache or _cache_of(recipe, assignments)
         damages = verify_cache(path)
         if live is not None and damages == 0:
             from pipeline.live_fidelity import stage_of_cache, verify_live
@@ -147,11 +144,9 @@ def repair_cache(
 ) -> None:
     """Drop exactly the damaged scenes of a cache, so that cache-teacher makes them again."""
     with told_clearly("What is damaged and not dropped yet stays damaged; run the same command again."):
-        from pipeline.paths import cache_folder
-        from pipeline.recipes import load_recipe
         from pipeline.repair_cache import repair_cache
 
-        repair_cache(cache or cache_folder(load_recipe(recipe, assignments)))
+        repair_cache(cache or _cache_of(recipe, assignments))
 
 
 def view_cache(
@@ -185,3 +180,11 @@ def view_cache(
         chosen = load_recipe(recipe, assignments)
         choice = DataChoice(data, version, None, options.comma_separated("--scenes", scenes))
         view_cache(chosen, cache or cache_folder(chosen), choice, out, against, PictureOptions(min_score, wanted))
+
+
+def _cache_of(recipe: str, assignments: list[str] | None) -> Path:
+    """The recipe's cache; only who does not name a folder waits for what a recipe imports."""
+    from pipeline.paths import cache_folder
+    from pipeline.recipes import load_recipe
+
+    return cache_folder(load_recipe(recipe, assignments))
