@@ -58,6 +58,8 @@ KINDS = {
 }
 """The writers that run at once, by what they are called in the table."""
 FORKED = tuple(kind for kind in KINDS if "dask" not in kind)
+NOT_KNOWN = "not known"
+"""What a worker was doing when it was killed: its program goes on, and no trace stays."""
 LAUNCHES = 4
 """Of writers that are killed, in one round."""
 
@@ -153,14 +155,14 @@ class KillTest:
             ]
         time.sleep(self._chance.uniform(0, peace.seconds * rest))
         if one.kind == "dask, one worker":
-            killed = self._kill_worker(writers[0])
+            findings.kills[NOT_KNOWN] += self._kill_worker(writers[0])
             if writers[0].wait() != 0:
                 findings.complaints.append("the program failed after one of its workers was killed")
-        else:
-            statuses = [writer.kill() for writer in writers]
-            killed = statuses.count(signal.SIGKILL)
-            if set(statuses) - {0, signal.SIGKILL}:
-                findings.complaints.append(f"a writer failed before it was killed: statuses {statuses}")
+            return  # it has gone on, and swept what the worker left
+        statuses = [writer.kill() for writer in writers]
+        killed = statuses.count(signal.SIGKILL)
+        if set(statuses) - {0, signal.SIGKILL}:
+            findings.complaints.append(f"a writer failed before it was killed: statuses {statuses}")
         fresh = sorted(folders(cache) - known)
         found = [doing(cache, folder, peace.reference) for folder in fresh]
         found.sort(key=[COMMITTING, APPENDING].index)
@@ -212,12 +214,15 @@ def tell(found: Found) -> int:
             whole.leftovers += findings.leftovers
             whole.looks += findings.looks
             whole.complaints += findings.complaints
-        counts = (findings.kills.total(), *(findings.kills[phase] for phase in (APPENDING, COMMITTING, BETWEEN)))
+        counts = (
+            findings.kills.total(),
+            *(findings.kills[phase] for phase in (APPENDING, COMMITTING, BETWEEN, NOT_KNOWN)),
+        )
         faults = (findings.lost, findings.bad, findings.leftovers, findings.looks, len(findings.complaints))
         rows.append((*label, *map(str, counts + faults)))
     print_table(
         (
-            *("writers", "how", "tier", "kills", APPENDING, COMMITTING, BETWEEN),
+            *("writers", "how", "tier", "kills", APPENDING, COMMITTING, BETWEEN, NOT_KNOWN),
             *("scenes lost", "frames bad", "left over", "looks of the reader", "complaints"),
         ),
         rows,
