@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,7 +24,7 @@ def heatmap_losses(
     for sample, target in enumerate(targets):
         goal = target_heatmap(target, cells.heatmap[sample], config.grid, config.head.heatmap_min_radius_cells)
         focal = focal + _penalty_reduced_focal(cells.heatmap[sample], goal).sum()
-        row, col = centre_cells(target, config.grid).unbind(-1)
+        row, col = centre_cells(target.codes, config.grid).unbind(-1)
         errors = (cells.boxes[sample, row, col] - target.codes).abs()
         distance = distance + (errors * code_weights).sum()
     normaliser = count.clamp(min=1)
@@ -34,29 +34,35 @@ def heatmap_losses(
     }
 
 
-def centre_cells(target: BoxTargets, grid: BevGrid) -> Tensor:
-    """(object, 2) int64: row and column of the cell that holds each centre, which is inside the map."""
-    low, cell = (target.codes.new_tensor(numbers) for numbers in (grid.extent_m[:2], grid.cell_m))
-    col, row = ((target.codes[:, :2] - low) / cell).long().unbind(-1)
+def centre_cells(codes: Float32[Tensor, "object 10"], grid: BevGrid) -> Int64[Tensor, "object 2"]:
+    """Row and column of the cell that holds each centre, which is inside the map."""
+    low, cell = (codes.new_tensor(numbers) for numbers in (grid.extent_m[:2], grid.cell_m))
+    col, row = ((codes[:, :2] - low) / cell).long().unbind(-1)
     return torch.stack([row.clamp(max=grid.rows - 1), col.clamp(max=grid.cols - 1)], dim=-1)
 
 
 def target_heatmap(
     target: BoxTargets, like: Float32[Tensor, "class row col"], grid: BevGrid, min_radius_cells: int
 ) -> Float32[Tensor, "class row col"]:
-    """One at every object's centre cell, falling off around it as a Gaussian; the largest wins.
+    """One at every object's centre cell, falling off around it as a Gaussian; the largest wins."""
+    gaussians = object_gaussians(target.codes, grid, min_radius_cells)
+    index = target.labels[:, None, None].expand_as(gaussians)
+    return torch.zeros_like(like).scatter_reduce(0, index, gaussians, reduce="amax")
+
+
+def object_gaussians(
+    codes: Float32[Tensor, "object 10"], grid: BevGrid, min_radius_cells: int
+) -> Float32[Tensor, "object row col"]:
+    """Every object's Gaussian on a map of its own, one at the cell of its centre, which must be inside the map.
 
     The radius, 3σ less half a cell, is half the object's shorter side, and no less than ``min_radius_cells``.
     """
-    cell = min(grid.cell_m)
-    shorter = target.codes[:, LOG_SIZE[:2]].exp().amin(dim=-1) / cell
+    shorter = codes[:, LOG_SIZE[:2]].exp().amin(dim=-1) / min(grid.cell_m)
     sigma = (2 * (shorter / 2).clamp(min=min_radius_cells) + 1) / 6
-    row, col = centre_cells(target, grid).unbind(-1)
-    down = torch.arange(grid.rows, device=like.device)[None, :, None] - row[:, None, None]
-    across = torch.arange(grid.cols, device=like.device)[None, None, :] - col[:, None, None]
-    gaussians = torch.exp(-(down**2 + across**2) / (2 * sigma[:, None, None] ** 2))
-    index = target.labels[:, None, None].expand_as(gaussians)
-    return torch.zeros_like(like).scatter_reduce(0, index, gaussians, reduce="amax")
+    row, col = centre_cells(codes, grid).unbind(-1)
+    down = torch.arange(grid.rows, device=codes.device)[None, :, None] - row[:, None, None]
+    across = torch.arange(grid.cols, device=codes.device)[None, None, :] - col[:, None, None]
+    return torch.exp(-(down**2 + across**2) / (2 * sigma[:, None, None] ** 2))
 
 
 def _penalty_reduced_focal(

@@ -114,6 +114,7 @@ def distillers_of(run: TrainingRun) -> DistillerSet:
         teacher=run.cache.manifest,
         student_queries=config.decoder.queries,
         student_temporal=(config.encoder.heads, config.encoder.temporal_points),
+        student_heatmap=config.head.heatmap_queries,
     )
     distillers = build_distillers(run.options.distillation, setting)
     run.cache.compare_with(

@@ -23,6 +23,8 @@ CACHED_DIMS: Mapping[str, tuple[str, ...]] = {
     "temporal_weights": ("y", "x", "head", "source", "point"),
     "query_features": ("query", "channel"),
     "query_positions": ("reference", "query", "xyz"),
+    "query_logits": ("query", "class"),
+    "query_boxes": ("query", "code"),
 }
 """Dimensions after (scene, step) that distillers take a cached feature to have."""
 
@@ -38,6 +40,9 @@ class DistillationSetting:
         student_queries: its object queries; 0 for a student without.
         student_temporal: heads, and points per head and source, of its temporal self-attention; None for a student
             without.
+        shares_decoder: the student starts from the teacher's decoder, so both read BEV channels in one order.
+        shares_queries: it starts from the teacher's learned object queries, so equal numbers mean equal queries.
+        student_heatmap: whether it predicts a class heatmap over its BEV.
 
     Raises:
         RecipeError: the two BEV grids cover different ground.
@@ -48,6 +53,7 @@ class DistillationSetting:
     teacher: Manifest
     student_queries: int = 0
     student_temporal: tuple[int, int] | None = None
+    student_heatmap: bool = False
 
     def __post_init__(self) -> None:
         require_equal_extents(self.student_grid, self.teacher.grid)
@@ -108,10 +114,14 @@ class Distiller(nn.Module, ABC):
     Attributes:
         requires: features the cache must hold.
         teacher_frames: consecutive keyframes, ending with the supervised one, whose cached features are read.
+        holds_queries: object queries are compared one by one, so the student's must keep their places.
+        own_terms: terms that train this module alone. They say nothing to the student, so ``weighting`` lets them be.
     """
 
     requires: tuple[str, ...] = ()
     teacher_frames: int = 1
+    holds_queries: bool = False
+    own_terms: tuple[str, ...] = ()
 
     @abstractmethod
     def losses(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
