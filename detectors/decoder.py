@@ -52,12 +52,27 @@ class BevCrossAttention(nn.Module):
         bev: Float[Tensor, "batch cell channel"],
     ) -> Float[Tensor, "batch query channel"]:
         """``x`` plus what the queries gathered from the BEV."""
+        locations, weights = self.sampling_places(x, position, reference)
+        value = project_to_map(self.value_proj, bev, self.grid.shape)
+        return self.with_gathered(x, sample_deformable([value], locations, weights))
+
+    def sampling_places(
+        self,
+        x: Float[Tensor, "batch query channel"],
+        position: Float[Tensor, "batch query channel"],
+        reference: Float32[Tensor, "batch query 2"],
+    ) -> tuple[Float32[Tensor, "batch query head 1 point 2"], Float32[Tensor, "batch query head 1 point"]]:
+        """Where each query looks, in [0, 1] of the map, and the weight of each place; as ``sample_deformable`` asks."""
         placed = x + position
         offsets = self.sampling_offsets(placed).float().unflatten(-1, (self.heads, 1, self.points, 2))
         weights = self.attention_weights(placed).float().unflatten(-1, (self.heads, 1, self.points)).softmax(-1)
         size = offsets.new_tensor([self.grid.cols, self.grid.rows])
-        value = project_to_map(self.value_proj, bev, self.grid.shape)
-        gathered = sample_deformable([value], reference[:, :, None, None, None] + offsets / size, weights)
+        return reference[:, :, None, None, None] + offsets / size, weights
+
+    def with_gathered(
+        self, x: Float[Tensor, "batch query channel"], gathered: Float[Tensor, "batch query channel"]
+    ) -> Float[Tensor, "batch query channel"]:
+        """``x`` plus what was gathered, projected."""
         out: Tensor = x + self.dropout(self.output_proj(gathered))
         return out
 

@@ -48,8 +48,8 @@ class BEVFormerHead(nn.Module):
         self.positional_encoding = BevPositionEmbedding(config.grid, channels)
         self.bev_embedding = nn.Embedding(config.grid.rows * config.grid.cols, channels)
         self.transformer = Transformer(config)
-        self.cls_branches = _copies(_class_branch(channels, len(config.class_names)), layers)
-        self.reg_branches = _copies(_box_branch(channels), layers)
+        self.cls_branches = copies(class_branch(channels, len(config.class_names)), layers)
+        self.reg_branches = copies(box_branch(channels), layers)
         if config.head.heatmap_queries:
             self.heatmap_queries = HeatmapQueries(config)
             for branch in (*self.cls_branches, *self.reg_branches):
@@ -111,7 +111,8 @@ def _correct_nothing_at_first(branch: nn.Module) -> None:
     nn.init.zeros_(last.bias)
 
 
-def _class_branch(channels: int, classes: int) -> nn.Sequential:
+def class_branch(channels: int, classes: int) -> nn.Sequential:
+    """Class logits of a query."""
     last = nn.Linear(channels, classes)
     nn.init.constant_(last.bias, -math.log((1 - _CLASS_PRIOR) / _CLASS_PRIOR))
     return nn.Sequential(
@@ -125,7 +126,8 @@ def _class_branch(channels: int, classes: int) -> nn.Sequential:
     )
 
 
-def _box_branch(channels: int) -> nn.Sequential:
+def box_branch(channels: int) -> nn.Sequential:
+    """The change of a query's box code."""
     return nn.Sequential(
         nn.Linear(channels, channels),
         nn.ReLU(inplace=True),
@@ -135,6 +137,6 @@ def _box_branch(channels: int) -> nn.Sequential:
     )
 
 
-def _copies(branch: nn.Sequential, count: int) -> nn.ModuleList:
+def copies(branch: nn.Sequential, count: int) -> nn.ModuleList:
     """Branches that start alike and are trained apart."""
     return nn.ModuleList([copy.deepcopy(branch) for _ in range(count)])

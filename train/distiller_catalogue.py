@@ -56,12 +56,15 @@ class DistillerSet(nn.Module):
         requires: features the cache must hold; none when no cache is read.
         teacher_frames: the longest window any of them reads.
         weighting: how their terms count; applied by the learner, which knows the detection loss.
+        holds_queries: whether one of them needs the student's object queries to keep their places.
     """
 
     def __init__(self, distillers: Mapping[str, Distiller], weighting: WeightingOptions) -> None:
         super().__init__()
         self.distillers = nn.ModuleDict(distillers)
-        self.weighting = LossWeighting(weighting, tuple(distillers))
+        own_terms = {f"{name}/{term}" for name, distiller in distillers.items() for term in distiller.own_terms}
+        self.weighting = LossWeighting(weighting, tuple(distillers), frozenset(own_terms))
+        self.holds_queries = any(distiller.holds_queries for distiller in distillers.values())
         self.requires = tuple(sorted({name for distiller in distillers.values() for name in distiller.requires}))
         self.teacher_frames = max(distiller.teacher_frames for distiller in distillers.values())
 

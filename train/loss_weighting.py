@@ -10,7 +10,7 @@ and then stands:
 Means are exponential, 0.9 old to 0.1 new, over the batches in which the distiller had anything to say; the factor
 follows them until ``steps`` such batches are seen and is frozen with the last. From there on a total that shrinks
 faster than the detection loss counts for less, as with fixed weights. Within a distiller the options still say how its
-terms stand to each other.
+terms stand to each other. Terms that train a distiller's own modules alone are neither counted nor scaled.
 
 Losses of published methods are sums or means over different things, so their published weights mean little for other
 features; matching magnitudes at a fixed step, then freezing, is the usual remedy, and its one number can be tuned.
@@ -57,10 +57,14 @@ class LossWeighting(nn.Module):
     Args:
         options: the rule.
         names: of the distillers.
+        own_terms: terms, by ``<distiller>/<term>``, that do not speak to the student.
     """
 
-    def __init__(self, options: WeightingOptions, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, options: WeightingOptions, names: tuple[str, ...], own_terms: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()
+        self.own_terms = own_terms
         self.rule, self.steps, self.names = options.rule, options.steps, names
         self.shares: Tensor
         self.seen: Tensor
@@ -84,7 +88,10 @@ class LossWeighting(nn.Module):
         if self.training:
             self._observe(terms, detection.detach().float())
         factors = dict(zip(self.names, self._factors(), strict=True))
-        return {name: factors[name.partition("/")[0]] * value for name, value in terms.items()}
+        return {
+            name: value if name in self.own_terms else factors[name.partition("/")[0]] * value
+            for name, value in terms.items()
+        }
 
     def factors(self) -> dict[str, float]:
         """The factor of each distiller as it stands, for the log; nothing under ``fixed``."""
@@ -98,6 +105,8 @@ class LossWeighting(nn.Module):
     def _observe(self, terms: Mapping[str, Tensor], detection: Tensor) -> None:
         sums = dict.fromkeys(self.names, detection.new_zeros(()))
         for name, value in terms.items():
+            if name in self.own_terms:
+                continue
             sums[name.partition("/")[0]] = sums[name.partition("/")[0]] + value.detach()
         totals = torch.stack([sums[name] for name in self.names])
         # Kept on the device, without branches: nothing here waits for the numbers.
