@@ -1,9 +1,10 @@
 """Every distiller by name, and how several of them train one student together."""
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from torch import Tensor, nn
 
 from schemas.errors import RecipeError
@@ -14,8 +15,15 @@ from train.distillers.none import NoDistiller
 from train.distillers.pkd import PKDDistiller, PKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions, build_tempdistiller
 from train.distillers.temporal_attention import TemporalAttentionDistiller, TemporalAttentionOptions
+from train.distillers.unidistill import UniDistiller, UniDistillOptions
+from train.inheritance import PARTS, InheritedPart
 from train.loss_weighting import LossWeighting, WeightingOptions
 from train.targets import TeacherTargets
+
+
+def _parts(inherit: object) -> object:
+    """True stands for every part, False for none."""
+    return (tuple(PARTS) if inherit else ()) if isinstance(inherit, bool) else inherit
 
 
 class DistillationOptions(BaseModel):
@@ -24,19 +32,22 @@ class DistillationOptions(BaseModel):
     Attributes:
         names: keys of ``DISTILLERS``; their terms add up.
         weighting: how each counts beside the others and the detection loss.
-        feature, fd3d_heatmap, pkd, tempdistiller, temporal_attention: options by distiller, read only where it is
-            named.
+        inherit: parts of the teacher that the student starts from (``train/inheritance.py``); true takes all.
+        feature, fd3d_heatmap, pkd, tempdistiller, temporal_attention, unidistill: options by distiller, read only where
+            it is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...] = ("none",)
     weighting: WeightingOptions = WeightingOptions()
+    inherit: Annotated[tuple[InheritedPart, ...], BeforeValidator(_parts)] = ()
     feature: FeatureOptions = FeatureOptions()
     fd3d_heatmap: FD3DHeatmapOptions = FD3DHeatmapOptions()
     pkd: PKDOptions = PKDOptions()
     tempdistiller: TempDistillerOptions = TempDistillerOptions()
     temporal_attention: TemporalAttentionOptions = TemporalAttentionOptions()
+    unidistill: UniDistillOptions = UniDistillOptions()
 
 
 DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Distiller]] = {
@@ -46,6 +57,7 @@ DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Di
     "pkd": lambda options, setting: PKDDistiller(options.pkd, setting),
     "tempdistiller": lambda options, setting: build_tempdistiller(options.tempdistiller, setting),
     "temporal-attention": lambda options, setting: TemporalAttentionDistiller(options.temporal_attention, setting),
+    "unidistill": lambda options, setting: UniDistiller(options.unidistill, setting),
 }
 
 
@@ -111,6 +123,12 @@ def build_distillers(options: DistillationOptions, setting: DistillationSetting 
     """
     _check_shares(options.weighting.shares)
     if not needs_cache(options.names):
+        if options.inherit:
+            raise RecipeError(
+                f"distillation.inherit={','.join(options.inherit)} takes parameters from a teacher cache, and "
+                f"--distiller {','.join(options.names)} reads none. Name a distiller that does (one of weight 0 for "
+                "inheriting alone), or --set student.training.distillation.inherit=false"
+            )
         return DistillerSet({"none": NoDistiller()}, WeightingOptions())
     if setting is None:
         raise RecipeError(

@@ -18,11 +18,12 @@ from schemas.errors import UserError
 from train.batches import BatchStream, TrainingBatch
 from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from train.clips import ClipPlan, ClipPosition
+from train.inheritance import hold_object_queries
 from train.interruption import stop_on_signal
 from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
-from train.run import TrainingRun, check_run, clip_plan, distillers_of, planned_batches
+from train.run import TrainingRun, check_run, clip_plan, distillers_of, inheritance_of, planned_batches
 from train.run_folder import RunFolder, open_run_folder
 from train.step import train_step
 from train.stream import TargetWindow, TeacherStream
@@ -62,6 +63,8 @@ def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: in
     check_run(run)
     torch.manual_seed(run.options.seed)
     learner = Learner(run.detector, distillers_of(run), run.options.precision).to(run.device)
+    if learner.distillers.holds_queries:
+        hold_object_queries(run.detector)
     # Convolutions are 10-20 % faster so, on CPUs too; torch's annotations know no memory_format.
     learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan = clip_plan(run)
@@ -86,10 +89,13 @@ class _Loop:
         self.step, self.position = 0, ClipPosition()
         if folder.checkpoint.exists():
             self.step, self.position = load_checkpoint(folder.checkpoint, self.state, run.identity())
+        elif (given := inheritance_of(run)) is not None:
+            text = given.as_json()
+            folder.write(folder.inherited, lambda path: path.write_text(text))
         self.saved_step = self.step
         if run.recipe_yaml is not None:
-            text = run.recipe_yaml
-            folder.write(folder.recipe, lambda path: path.write_text(text))
+            recipe = run.recipe_yaml
+            folder.write(folder.recipe, lambda path: path.write_text(recipe))
 
     def go(self, on_step: Callable[[StepReport], None], max_steps: int | None) -> TrainOutcome:
         last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)

@@ -20,6 +20,7 @@ from train.checkpoint import Identity
 from train.clips import ClipPlan, ClipPosition, PlannedBatch
 from train.distiller_catalogue import DistillerSet, build_distillers, needs_cache
 from train.distillers.base import CACHED_DIMS, DistillationSetting
+from train.inheritance import Inheritance, inherit
 from train.options import TrainOptions
 
 
@@ -115,6 +116,8 @@ def distillers_of(run: TrainingRun) -> DistillerSet:
         student_queries=config.decoder.queries,
         student_temporal=(config.encoder.heads, config.encoder.temporal_points),
         student_heatmap=config.head.heatmap_queries,
+        shares_decoder="decoder" in run.options.distillation.inherit,
+        shares_queries="object_queries" in run.options.distillation.inherit and not config.head.heatmap_queries,
     )
     distillers = build_distillers(run.options.distillation, setting)
     run.cache.compare_with(
@@ -124,6 +127,17 @@ def distillers_of(run: TrainingRun) -> DistillerSet:
         required={name: CACHED_DIMS[name] for name in distillers.requires},
     )
     return distillers
+
+
+def inheritance_of(run: TrainingRun) -> Inheritance | None:
+    """Give the student what the run lets it inherit; None for nothing. For the start of a run, not its resumption.
+
+    Raises:
+        CacheError: the cache holds no parameters.
+        RecipeError: they do not fit the student.
+    """
+    parts = run.options.distillation.inherit
+    return inherit(run.detector, run.cache, parts) if parts and run.cache is not None else None
 
 
 def clip_plan(run: TrainingRun) -> ClipPlan:

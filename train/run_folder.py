@@ -1,6 +1,7 @@
 """The folder a training run writes to: one writer at a time, nothing half-written under a final name.
 
 recipe.yaml          what ran
+inherited.json       the teacher's tensors that the student began with, where it inherited any
 metrics.jsonl        one line per logged step
 tensorboard/         the same for TensorBoard
 last.pt              everything needed to go on
@@ -24,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.yaml"
+        self.inherited = path / "inherited.json"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.checkpoint = path / "last.pt"

@@ -40,9 +40,9 @@ class DistillationSetting:
         student_queries: its object queries; 0 for a student without.
         student_temporal: heads, and points per head and source, of its temporal self-attention; None for a student
             without.
+        student_heatmap: whether it predicts a class heatmap over its BEV.
         shares_decoder: the student starts from the teacher's decoder, so both read BEV channels in one order.
         shares_queries: it starts from the teacher's learned object queries, so equal numbers mean equal queries.
-        student_heatmap: whether it predicts a class heatmap over its BEV.
 
     Raises:
         RecipeError: the two BEV grids cover different ground.
@@ -54,6 +54,8 @@ class DistillationSetting:
     student_queries: int = 0
     student_temporal: tuple[int, int] | None = None
     student_heatmap: bool = False
+    shares_decoder: bool = False
+    shares_queries: bool = False
 
     def __post_init__(self) -> None:
         require_equal_extents(self.student_grid, self.teacher.grid)
