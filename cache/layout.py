@@ -83,6 +83,11 @@ class CacheLayout(Generic[Place]):
         return self.root / "fidelity.json"
 
     @property
+    def recipe(self) -> Place:
+        """What the program was asked to make, for people and for making it again; no reader of the store needs it."""
+        return self.root / "recipe.yaml"
+
+    @property
     def workshop(self) -> Place:
         """Locks and unfinished files of writers. Readers never look inside; a copy of a cache can leave it out."""
         return self.root / ".writers"

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cache.durable_files import disk_errors, fsync_directory
+from cache.durable_files import disk_errors, fsync_directory, write_file
 from cache.fidelity_file import write_fidelity
 from cache.frame_index_file import add_to_frames
 from cache.group import CacheGroup, create_group, read_group
@@ -16,7 +16,7 @@ from cache.manifest_check import refuse_other_manifest
 from cache.parameters_file import write_parameters
 from cache.receipts import listed_receipts
 from cache.remote_file import remote_root
-from cache.scene_lock import sweep
+from cache.scene_lock import exclusive_lock, sweep
 from cache.scene_writer import SceneWriter
 from cache.zarr_documents import SceneSlot
 from schemas.errors import CacheError
@@ -68,6 +68,12 @@ class CacheWriter:
     def write_fidelity(self, fidelity: Fidelity) -> None:
         """Store how far the cached numbers are from the teacher's floats, as ``fidelity.json``."""
         write_fidelity(self._layout, self._group, fidelity)
+
+    def write_recipe(self, yaml_text: str) -> None:
+        """Store what the cache was made by, as ``recipe.yaml``; a writer that is killed leaves no remains of it."""
+        path = self._layout.recipe
+        with disk_errors("writing the recipe", path), exclusive_lock(self._layout.index_lock):
+            write_file(path, yaml_text.encode(), self._layout.workshop / "recipe.partial")
 
 
 def open_for_writing(

@@ -11,7 +11,7 @@ from cache.layout import CacheLayout
 from cache.writing import CacheWriter
 from pipeline.console import Tracker, console, print_table
 from pipeline.fidelity_table import print_fidelity
-from pipeline.recipe import write_recipe
+from pipeline.recipe import as_yaml
 from pipeline.teacher_stage.engine import EngineChoice
 from pipeline.teacher_stage.job import CacheJob, StageChoice, StageSource, open_job, open_source
 from pipeline.teacher_stage.plan import make_plan, print_price, require_space
@@ -41,7 +41,7 @@ def cache_teacher(choice: StageChoice, engine: EngineChoice) -> int:
     if is_new:  # a cache that would not fit is not begun: its form could not be changed any more
         check_price(source, choice.cache_path, names)
     job = open_job(choice, source)
-    write_recipe(choice.recipe, choice.cache_path)
+    job.writer.write_recipe(as_yaml(choice.recipe))
     if inheritable := source.teacher.inheritable():
         job.writer.write_parameters(inheritable)
     waiting = _announce(job, names, engine)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from schemas.frames import Frame
 
@@ -39,7 +40,7 @@ def frame_table(frames: Sequence[Frame]) -> pa.Table:
         assert frame.step == number, f"{frame.scene_name}: expected step {number}, got {frame.step}"
         previous_from_current = np.eye(4)
         if number > 0:
-            previous_from_current = np.linalg.inv(frames[number - 1].global_from_lidar) @ frame.global_from_lidar
+            previous_from_current = _previous_from_current(frames[number - 1], frame)
         rows.append(
             {
                 "scene_name": frame.scene_name,
@@ -55,3 +56,13 @@ def frame_table(frames: Sequence[Frame]) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, schema=FRAME_SCHEMA)
+
+
+def _previous_from_current(previous: Frame, current: Frame) -> NDArray[np.float64]:
+    """The car's motion; products and sums are spelled out, because a BLAS rounds them as its processor likes."""
+    before, now = previous.global_from_lidar, current.global_from_lidar
+    motion = np.eye(4)
+    lidar_from_global = before[:3, :3].T
+    motion[:3, :3] = sum(lidar_from_global[:, axis, None] * now[None, axis, :3] for axis in range(3))
+    motion[:3, 3] = sum(lidar_from_global[:, axis] * (now[axis, 3] - before[axis, 3]) for axis in range(3))
+    return motion

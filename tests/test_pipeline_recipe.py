@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from detectors.catalogue import DETECTORS
-from pipeline.recipe import override, read_recipe, write_recipe
-from pipeline.recipes import RECIPES, load_recipe, with_cache, with_distillers, with_training
+from pipeline.recipe import CacheRecipe, override, read_recipe, write_recipe
+from pipeline.recipes import RECIPES, load_recipe, with_cache, with_distillers, with_teacher_file, with_training
 from schemas.errors import RecipeError
 
 
@@ -47,7 +47,7 @@ def test_a_detector_is_chosen_from_the_catalogue_by_name() -> None:
     ("assignment", "message"),
     [
         ("cache.tier", "expected dotted.key=value"),
-        ("cache.tire=int8", "no 'cache.tire'. Here it knows features, tier"),
+        ("cache.tire=int8", "no 'cache.tire'. Here it knows bev_grid, features, tier"),
         ("cash.tier=int8", "no 'cash.tier'. Here it knows cache, name"),
         ("cache.tier.x=int8", "no 'cache.tier.x'"),
         ("cache.tier=int7", "cache.tier: Input should be 'int8', 'float16' or 'archive'"),
@@ -93,14 +93,19 @@ def test_options_replace_values_of_the_recipe() -> None:
     assert with_training(recipe, "student", None) == recipe
     assert with_distillers(recipe, ("none",)).student.training.distillation.names == ("none",)
     assert with_distillers(recipe, ()) == recipe
-    assert with_cache(recipe, ("bev",), "float16").cache.features == ("bev",)
-    assert with_cache(recipe, (), None) == recipe
+    assert with_cache(recipe, ("bev",), "float16", 20).cache == CacheRecipe(
+        features=("bev",), tier="float16", bev_grid=20
+    )
+    assert with_cache(recipe, (), None, None) == recipe
+    assert with_teacher_file(recipe, None) == recipe
+    own = with_teacher_file(recipe, "mine.py:load")
+    assert (own.teacher.file, own.cache.features) == ("mine.py:load", ())
 
 
 def test_options_that_cannot_work_are_told() -> None:
     with pytest.raises(RecipeError, match="does not train its teacher"):
         with_training(load_recipe("bevformer-base"), "teacher", 1)
     with pytest.raises(RecipeError, match="Unknown tier 'int4': expected one of int8, float16"):
-        with_cache(load_recipe("demo"), (), "int4")
+        with_cache(load_recipe("demo"), (), "int4", None)
     with pytest.raises(RecipeError, match="--distiller takes one or more of none"):
         with_distillers(load_recipe("demo"), ("fitnets",))

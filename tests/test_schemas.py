@@ -170,6 +170,19 @@ def test_the_frame_index_holds_the_motion_between_frames() -> None:
     np.testing.assert_allclose(second[:, 3], [3.0, 0.0, 0.0, 1.0])
 
 
+def test_the_motion_is_that_of_the_inverse_pose() -> None:
+    stream = np.random.default_rng(0)
+    poses = []
+    for _ in range(2):
+        rotation, _ = np.linalg.qr(stream.normal(size=(3, 3)))
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = rotation * np.linalg.det(rotation), stream.normal(size=3) * 1000
+        poses.append(pose)
+    frames = [replace(frame(step, 0.0), global_from_lidar=pose) for step, pose in enumerate(poses)]
+    second = np.array(frame_table(frames)["previous_from_current"][1].as_py()).reshape(4, 4)
+    np.testing.assert_allclose(second, np.linalg.inv(poses[0]) @ poses[1], atol=1e-9)
+
+
 def test_image_from_lidar_applies_intrinsics_after_the_camera_pose() -> None:
     shifted = frame(0, 0.0).lidar_from_camera.copy()
     shifted[:, 2, 3] = -5.0
