@@ -17,6 +17,7 @@ from schemas.features import FeatureSpec, Tier
 from train.distiller_catalogue import DISTILLERS, DistillationOptions, DistillerSet, build_distillers
 from train.distillers.base import CACHED_DIMS, DistillationSetting, GroundTruth, StudentOutputs
 from train.distillers.pkd import PKDOptions
+from train.distillers.structured_kd import StructuredKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions
 from train.targets import TeacherTargets
 
@@ -30,6 +31,10 @@ STUDENT = tiny_config(rows=6, cols=5, dims=4)
 LEARNING = {
     **{name: DistillationOptions(names=(name,)) for name in DISTILLERS if name != "none"},
     "pkd, always adapted": DistillationOptions(names=("pkd",), pkd=PKDOptions(adapter="always", grid="teacher")),
+    "structured-kd, nearest queries": DistillationOptions(
+        names=("structured-kd",),
+        structured_kd=StructuredKDOptions(decoder="nearest", reach_m=200, response="channel", adapter="always"),
+    ),
     "tempdistiller, queries": DistillationOptions(
         names=("tempdistiller",), tempdistiller=TempDistillerOptions(mode="query")
     ),

@@ -13,6 +13,7 @@ from train.distillers.fd3d_heatmap import FD3DHeatmapDistiller, FD3DHeatmapOptio
 from train.distillers.feature import FeatureDistiller, FeatureOptions
 from train.distillers.none import NoDistiller
 from train.distillers.pkd import PKDDistiller, PKDOptions
+from train.distillers.structured_kd import StructuredKDDistiller, StructuredKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions, build_tempdistiller
 from train.distillers.temporal_attention import TemporalAttentionDistiller, TemporalAttentionOptions
 from train.distillers.unidistill import UniDistiller, UniDistillOptions
@@ -33,8 +34,8 @@ class DistillationOptions(BaseModel):
         names: keys of ``DISTILLERS``; their terms add up.
         weighting: how each counts beside the others and the detection loss.
         inherit: parts of the teacher that the student starts from (``train/inheritance.py``); true takes all.
-        feature, fd3d_heatmap, pkd, tempdistiller, temporal_attention, unidistill: options by distiller, read only where
-            it is named.
+        feature, fd3d_heatmap, pkd, structured_kd, tempdistiller, temporal_attention, unidistill: options by distiller,
+            read only where it is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class DistillationOptions(BaseModel):
     feature: FeatureOptions = FeatureOptions()
     fd3d_heatmap: FD3DHeatmapOptions = FD3DHeatmapOptions()
     pkd: PKDOptions = PKDOptions()
+    structured_kd: StructuredKDOptions = StructuredKDOptions()
     tempdistiller: TempDistillerOptions = TempDistillerOptions()
     temporal_attention: TemporalAttentionOptions = TemporalAttentionOptions()
     unidistill: UniDistillOptions = UniDistillOptions()
@@ -55,6 +57,7 @@ DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Di
     "feature": lambda options, setting: FeatureDistiller(options.feature, setting),
     "fd3d-heatmap": lambda options, setting: FD3DHeatmapDistiller(options.fd3d_heatmap, setting),
     "pkd": lambda options, setting: PKDDistiller(options.pkd, setting),
+    "structured-kd": lambda options, setting: StructuredKDDistiller(options.structured_kd, setting),
     "tempdistiller": lambda options, setting: build_tempdistiller(options.tempdistiller, setting),
     "temporal-attention": lambda options, setting: TemporalAttentionDistiller(options.temporal_attention, setting),
     "unidistill": lambda options, setting: UniDistiller(options.unidistill, setting),

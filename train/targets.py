@@ -82,7 +82,7 @@ def dequantise(spec: FeatureSpec, tier: Tier, stored: Mapping[str, Tensor]) -> F
     Returns:
         The leading dimensions, then ``spec.shape``.
     """
-    values = stored[spec.name].float()
+    values = stored[spec.name].detach().float()  # float32 is handed through, which no_grad does not cut off
     if not spec.is_scaled(tier):
         return values / UNIT_LIMIT if spec.encoding == "unit" else values
     leading = values.shape[: values.ndim - len(spec.dims)]
