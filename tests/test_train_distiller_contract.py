@@ -19,6 +19,7 @@ from train.distillers.base import CACHED_DIMS, DistillationSetting, GroundTruth,
 from train.distillers.pkd import PKDOptions
 from train.distillers.structured_kd import StructuredKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions
+from train.distillers.unidistill import UniDistillOptions
 from train.targets import TeacherTargets
 
 BOXES = boxes_of([[10, 5, -1, 2, 4.6, 1.7, 0.3, 1, 0], [-30, -12, -1, 2.9, 12, 3.8, 1.2, 3, 3]])
@@ -40,6 +41,9 @@ LEARNING = {
     ),
     "tempdistiller, cached target": DistillationOptions(
         names=("tempdistiller",), tempdistiller=TempDistillerOptions(target="temporal_target", loss_on="masked")
+    ),
+    "unidistill, always adapted": DistillationOptions(
+        names=("unidistill",), unidistill=UniDistillOptions(adapter="always", legacy_swap=True, classes="each")
     ),
 }
 """Every distiller as it comes, and those again whose options choose another course."""
@@ -258,12 +262,11 @@ def test_a_cache_of_other_dimensions_is_refused(options: DistillationOptions) ->
             build_distillers(options, setting)
 
 
-def test_object_losses_are_zero_without_objects() -> None:
-    distillers = build_distillers(DistillationOptions(names=("fd3d-heatmap",)), setting_of())
-    (term,) = losses(
-        distillers, random_student(STUDENT, 1), targets_for(distillers, batch=1), GroundTruth((NO_BOXES,))
-    ).values()
-    assert term.item() == 0
+@pytest.mark.parametrize("name", ["fd3d-heatmap", "unidistill", "unidistill, always adapted"])
+def test_object_losses_are_zero_without_objects(name: str) -> None:
+    distillers = build_distillers(LEARNING[name], setting_of())
+    terms = losses(distillers, random_student(STUDENT, 1), targets_for(distillers, batch=1), GroundTruth((NO_BOXES,)))
+    assert {term.item() for term in terms.values()} == {0}
 
 
 def test_no_object_is_missed_by_a_coarse_teacher_map() -> None:

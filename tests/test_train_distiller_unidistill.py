@@ -1,0 +1,280 @@
+"""What the three terms of ``unidistill`` mean, and what its options choose."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+from train_fakes import EXTENT_M, bev_spec, boxes_of, exact_targets, grid_of, manifest_of, random_student
+from train_world import tiny_config
+
+from detectors.box_code import encode_boxes
+from detectors.config import HeadConfig
+from detectors.decoding import decode_queries
+from detectors.outputs import QueryOutputs
+from detectors.teacher_features import feature_specs
+from schemas.bev_grid import BevGrid
+from schemas.boxes import Boxes
+from schemas.errors import RecipeError
+from schemas.features import FeatureSpec
+from train.crucial_points import crucial_points, nine_points_m
+from train.detection_heatmap import detection_heatmap
+from train.distillers.base import DistillationSetting, GroundTruth, StudentOutputs
+from train.distillers.unidistill import PUBLISHED_WEIGHTS, UniDistiller, UniDistillOptions
+from train.targets import TeacherTargets
+
+GRID = grid_of(16, 16)
+CONFIG = tiny_config(16, 16, dims=4)
+SPECS = tuple(spec for spec in feature_specs(CONFIG) if spec.name in {"bev", "query_logits", "query_boxes"})
+CAR = [12.8 + 3.2, -6.4 + 3.2, -1, 2, 4.6, 1.7, 0.3, 0, 0]
+"""In the middle of the cell in row 7, column 10."""
+
+
+def setting_of(channels: int = 4, *, heatmap: bool = False) -> DistillationSetting:
+    return DistillationSetting(GRID, channels, manifest_of(SPECS, GRID), student_heatmap=heatmap)
+
+
+def targets_of(bev: Tensor, logits: Tensor, boxes: Tensor) -> TeacherTargets:
+    """One sample's cached features without rounding."""
+    held = {"bev": bev, "query_logits": logits, "query_boxes": boxes}
+    specs = {spec.name: spec for spec in SPECS}
+    exact = tuple(
+        FeatureSpec(name=name, dims=specs[name].dims, shape=tuple(value.shape), encoding="float32", description="x")
+        for name, value in held.items()
+    )
+    stored = {name: value[None, None] for name, value in held.items()}
+    return replace(exact_targets(bev[None], GRID), stored=stored, specs=exact)
+
+
+def student_of(bev: Tensor, heatmap: Tensor | None = None) -> StudentOutputs:
+    """One sample of a student."""
+    outputs = random_student(CONFIG, 1)
+    return replace(outputs, features=replace(outputs.features, bev=bev[None], heatmap=heatmap))
+
+
+def detections(boxes: Boxes, logits: list[tuple[int, float]]) -> tuple[Tensor, Tensor]:
+    """Query logits and codes, one query per box, of one class each; the other classes are out of the question."""
+    classes = torch.full((len(boxes), 10), -30.0)
+    for query, (label, logit) in enumerate(logits):
+        classes[query, label] = logit
+    return classes, torch.from_numpy(encode_boxes(boxes))
+
+
+NOTHING = detections(boxes_of([CAR]), [(0, -30.0)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(x=st.floats(-40, 40), y=st.floats(-40, 40), yaw=st.floats(-3.1, 3.1))
+def test_nine_points_are_the_box_from_above(x: float, y: float, yaw: float) -> None:
+    (points,) = nine_points_m(boxes_of([[x, y, 0, 2, 5, 1, yaw, 0, 0]]))
+    heading = -yaw - np.pi / 2
+    away = points - [x, y]
+    along = away @ [np.cos(heading), np.sin(heading)]
+    across = away @ [-np.sin(heading), np.cos(heading)]
+    np.testing.assert_allclose(along, [2.5, 2.5, -2.5, -2.5, 0, 2.5, 0, -2.5, 0], atol=1e-6)
+    np.testing.assert_allclose(across, [1, -1, -1, 1, 0, 0, -1, 0, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("swap", "row", "col"), [(False, 7, 10), (True, 10, 7)])
+def test_a_box_reads_the_cell_it_stands_on(swap: bool, row: int, col: int) -> None:
+    bev = torch.zeros(1, 1, 16, 16)
+    bev[0, 0, row, col] = 1
+    read = crucial_points([boxes_of([CAR])], GRID, legacy_swap=swap).read(bev)
+    assert read[0, 0, 4].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_every_cell_size_is_read_at_the_same_ground() -> None:
+    points = crucial_points([boxes_of([CAR])], GRID, legacy_swap=False)
+
+    def ramp(rows: int, cols: int) -> Tensor:
+        x = (torch.arange(cols) + 0.5) / cols
+        y = (torch.arange(rows) + 0.5) / rows
+        return torch.stack([x.expand(rows, cols), y[:, None].expand(rows, cols)])[None]
+
+    torch.testing.assert_close(points.read(ramp(16, 16)), points.read(ramp(50, 20)))
+
+
+def test_only_places_on_the_map_count() -> None:
+    half_out = [EXTENT_M[3], 0, 0, 2, 4, 1, -np.pi / 2, 0, 0]  # heads out of the map, its centre on the edge
+    outside = [70, 0, 0, 2, 4, 1, 0, 0, 0]
+    boxes = [boxes_of([half_out, outside]), boxes_of([])]
+    points = crucial_points(boxes, GRID, legacy_swap=False)
+    assert points.counts.sum(dim=-1).tolist() == [[6, 0], [0, 0]]
+    assert crucial_points(boxes, GRID, legacy_swap=True).counts.sum(dim=-1).tolist() == [[9, 9], [0, 0]]
+
+
+def test_a_student_like_its_teacher_has_no_error_in_features_and_relations() -> None:
+    bev = torch.randn(16, 16, 4)
+    distiller = UniDistiller(UniDistillOptions(response_weight=0), setting_of())
+    truth = GroundTruth((boxes_of([CAR]),))
+    terms = distiller.losses(student_of(bev), targets_of(bev, *NOTHING), truth)
+    assert {name: term.item() for name, term in terms.items()} == {"feature": 0, "relation": 0}
+    terms = distiller.losses(student_of(3 * bev), targets_of(bev, *NOTHING), truth)
+    assert terms["relation"].item() == pytest.approx(0, abs=1e-3)  # cosines know no scale
+    assert terms["feature"].item() > 1
+
+
+def test_nothing_is_learnt_away_from_the_objects() -> None:
+    bev = torch.randn(16, 16, 4, requires_grad=True)
+    distiller = UniDistiller(UniDistillOptions(), setting_of())
+    targets = targets_of(torch.randn(16, 16, 4), *NOTHING)
+    terms = distiller.losses(student_of(bev), targets, GroundTruth((boxes_of([CAR]),)))
+    torch.stack(list(terms.values())).sum().backward()
+    assert bev.grad is not None
+    touched = bev.grad.abs().sum(dim=-1) > 0
+    rows, cols = (axis.tolist() for axis in torch.nonzero(touched, as_tuple=True))
+    assert touched[7, 10]
+    assert (min(rows), max(rows), min(cols), max(cols)) == (6, 8, 9, 11)
+
+
+def test_published_weights_by_path() -> None:
+    targets, truth = targets_of(torch.randn(16, 16, 4), *NOTHING), GroundTruth((boxes_of([CAR]),))
+    student = student_of(torch.randn(16, 16, 4), torch.randn(1, 10, 16, 16))
+    found = {
+        path: UniDistiller(UniDistillOptions(path=path), setting_of(heatmap=True)).losses(student, targets, truth)
+        for path in PUBLISHED_WEIGHTS
+    }
+    base, base_weights = found["fusion-to-camera"], PUBLISHED_WEIGHTS["fusion-to-camera"]
+    assert base_weights == (10, 5, 10)
+    for path, weights in PUBLISHED_WEIGHTS.items():
+        for term, weight, base_weight in zip(base, weights, base_weights, strict=True):
+            assert found[path][term].item() == pytest.approx(base[term].item() * weight / base_weight)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "requires", "terms"),
+    [
+        ({"response_weight": 0}, ("bev",), {"feature", "relation"}),
+        ({"feature_weight": 0, "relation_weight": 0}, ("query_boxes", "query_logits"), {"response"}),
+        ({"relation_weight": 0}, ("bev", "query_boxes", "query_logits"), {"feature", "response"}),
+    ],
+)
+def test_a_term_of_weight_zero_is_left_out_with_what_it_reads(
+    left_out: dict[str, float], requires: tuple[str, ...], terms: set[str]
+) -> None:
+    distiller = UniDistiller(UniDistillOptions(**left_out), setting_of())
+    targets = targets_of(torch.randn(16, 16, 4), *NOTHING)
+    assert distiller.requires == requires
+    assert set(distiller.losses(student_of(torch.randn(16, 16, 4)), targets, GroundTruth((boxes_of([CAR]),)))) == terms
+
+
+def test_no_term_at_all_is_refused() -> None:
+    with pytest.raises(ValidationError, match="feature_weight, relation_weight and response_weight are all 0: give"):
+        UniDistillOptions(feature_weight=0, relation_weight=0, response_weight=0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "adapter", "projected"),
+    [
+        (4, "auto", set()),
+        (6, "auto", {"feature"}),
+        (4, "always", {"feature", "relation"}),
+        (6, "always", {"feature", "relation"}),
+        (4, "never", set()),
+    ],
+)
+def test_adapters(channels: int, adapter: str, projected: set[str]) -> None:
+    distiller = UniDistiller(UniDistillOptions(adapter=adapter), setting_of(channels))
+    assert {name for name, module in distiller.adapters.items() if list(module.parameters())} == projected
+
+
+def test_unequal_channels_without_an_adapter_are_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"student has 6 and the teacher 4.*unidistill.adapter=auto.*unidistill.feature_weight=0"
+    ):
+        UniDistiller(UniDistillOptions(adapter="never"), setting_of(6))
+    UniDistiller(UniDistillOptions(adapter="never", feature_weight=0), setting_of(6))
+
+
+def test_a_heatmap_of_the_students_own_is_what_responds() -> None:
+    assert UniDistiller(UniDistillOptions(), setting_of(heatmap=True)).head is None
+    assert UniDistiller(UniDistillOptions(heatmap="extra"), setting_of(heatmap=True)).head is not None
+    assert UniDistiller(UniDistillOptions(), setting_of()).head is not None
+
+    heatmap = torch.zeros(1, 10, 16, 16, requires_grad=True)
+    bev = torch.randn(16, 16, 4, requires_grad=True)
+    options = UniDistillOptions(feature_weight=0, relation_weight=0, classes="each")
+    distiller = UniDistiller(options, setting_of(heatmap=True))
+    targets = targets_of(torch.randn(16, 16, 4), *detections(boxes_of([CAR]), [(3, 2.0)]))
+    (term,) = distiller.losses(student_of(bev, heatmap), targets, GroundTruth((boxes_of([CAR]),))).values()
+    term.backward()
+    assert heatmap.grad is not None
+    assert bev.grad is None
+    at_car = heatmap.grad[0, :, 7, 10]
+    assert at_car[3] < 0  # more of the teacher's class
+    assert all(at_car[other] > 0 for other in range(10) if other != 3)  # less of the others
+
+
+def test_classes_may_be_told_apart_or_not() -> None:
+    targets = targets_of(torch.randn(16, 16, 4), *detections(boxes_of([CAR]), [(3, 2.0)]))
+
+    def error(classes: str, label: int) -> float:
+        """Of a student that answers with this class alone."""
+        options = UniDistillOptions(feature_weight=0, relation_weight=0, classes=classes)
+        heatmap = torch.full((1, 10, 16, 16), -30.0)
+        heatmap[0, label, 7, 10] = 2.0
+        student = student_of(torch.randn(16, 16, 4), heatmap)
+        distiller = UniDistiller(options, setting_of(heatmap=True))
+        (term,) = distiller.losses(student, targets, GroundTruth((boxes_of([CAR]),))).values()
+        return term.item()
+
+    assert error("any", 5) == pytest.approx(error("any", 3))
+    assert error("each", 5) > 1.5 * error("each", 3)
+
+
+def test_the_extra_head_learns_the_teachers_response() -> None:
+    torch.manual_seed(0)
+    options = UniDistillOptions(feature_weight=0, relation_weight=0)
+    distiller = UniDistiller(options, setting_of())
+    bev = torch.randn(16, 16, 4)
+    targets = targets_of(bev, *detections(boxes_of([CAR]), [(0, 4.0)]))
+    optimizer = torch.optim.Adam(distiller.parameters(), lr=0.1)
+    history = []
+    for _ in range(40):
+        (term,) = distiller.losses(student_of(bev), targets, GroundTruth((boxes_of([CAR]),))).values()
+        optimizer.zero_grad()
+        term.backward()
+        optimizer.step()
+        history.append(term.item())
+    assert history[-1] < 0.5 * history[0]
+
+
+def test_detections_are_drawn_at_their_cells_as_high_as_their_scores() -> None:
+    rows = [CAR, [-30, 20, 0, 1, 1, 1, 0, 0, 0], [60, 0, 0, 2, 4, 1, 0, 0, 0], [51.2, 0, 0, 2, 4, 1, 0, 0, 0]]
+    logits, codes = detections(boxes_of(rows), [(2, 1.0), (2, -1.0), (2, 5.0), (4, 5.0)])
+    heatmap = detection_heatmap(logits[None], codes[None], GRID, temperature=1.0, min_radius_cells=1)[0]
+    assert heatmap[2, 7, 10].item() == pytest.approx(torch.tensor(1.0).sigmoid().item())
+    row, col = int((20 + 51.2) / 6.4), int((-30 + 51.2) / 6.4)
+    assert heatmap[2, row, col].item() == pytest.approx(torch.tensor(-1.0).sigmoid().item())
+    assert heatmap[2].max().item() == heatmap[2, 7, 10].item()  # what lies off the map is not drawn
+    assert heatmap[4].max().item() < 1e-6
+    softened = detection_heatmap(logits[None], codes[None], GRID, temperature=2.0, min_radius_cells=1)[0]
+    assert softened[2, 7, 10].item() == pytest.approx(torch.tensor(0.5).sigmoid().item())
+
+
+def test_detections_are_those_that_are_officially_decoded() -> None:
+    torch.manual_seed(1)
+    grid = BevGrid(rows=400, cols=400, extent_m=EXTENT_M)  # so fine that no two centres share a cell
+    boxes = boxes_of(np.column_stack([np.random.default_rng(2).uniform(-50, 50, (90, 2)), np.ones((90, 7))]))
+    logits, codes = torch.randn(1, 90, 10), torch.from_numpy(encode_boxes(boxes))[None]
+    heatmap = detection_heatmap(logits, codes, grid, temperature=1.0, min_radius_cells=0)[0]
+    queries = QueryOutputs(torch.zeros(1, 1, 90, 4), torch.zeros(2, 1, 90, 3), logits[None], codes[None])
+    (decoded,) = decode_queries(queries, HeadConfig())
+    assert len(decoded) == 300
+    cols, rows = ((decoded.center_m[:, :2] + 51.2) / np.array(grid.cell_m)).astype(int).T
+    assert decoded.scores is not None
+    drawn = heatmap[decoded.labels, rows, cols].double().numpy()
+    np.testing.assert_allclose(drawn, decoded.scores, rtol=1e-5)
+
+
+def test_bev_specs_of_other_sizes_fit() -> None:
+    manifest = manifest_of((bev_spec(8, 40, 4),), grid_of(8, 40))
+    distiller = UniDistiller(UniDistillOptions(response_weight=0), DistillationSetting(GRID, 4, manifest))
+    targets = exact_targets(torch.full((1, 8, 40, 4), 2.0), grid_of(8, 40))
+    terms = distiller.losses(student_of(torch.ones(16, 16, 4)), targets, GroundTruth((boxes_of([CAR]),)))
+    assert terms["feature"].item() == pytest.approx(10, rel=1e-3)
+    assert terms["relation"].item() == pytest.approx(0, abs=1e-3)
