@@ -16,10 +16,12 @@ from schemas.errors import CacheError, RecipeError
 from schemas.features import FeatureSpec, Tier
 from train.distiller_catalogue import DISTILLERS, DistillationOptions, DistillerSet, build_distillers
 from train.distillers.base import CACHED_DIMS, DistillationSetting, GroundTruth, StudentOutputs
+from train.distillers.fd3d import FD3DOptions
 from train.distillers.pkd import PKDOptions
 from train.distillers.structured_kd import StructuredKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions
 from train.distillers.unidistill import UniDistillOptions
+from train.query_branch import QueryBranchOptions
 from train.targets import TeacherTargets
 
 BOXES = boxes_of([[10, 5, -1, 2, 4.6, 1.7, 0.3, 1, 0], [-30, -12, -1, 2.9, 12, 3.8, 1.2, 3, 3]])
@@ -31,6 +33,10 @@ STUDENT = tiny_config(rows=6, cols=5, dims=4)
 
 LEARNING = {
     **{name: DistillationOptions(names=(name,)) for name in DISTILLERS if name != "none"},
+    "fd3d, learned queries": DistillationOptions(
+        names=("fd3d",),
+        fd3d=FD3DOptions(query_source="learned", branch=QueryBranchOptions(queries=8, layers=2, heads=2)),
+    ),
     "pkd, always adapted": DistillationOptions(names=("pkd",), pkd=PKDOptions(adapter="always", grid="teacher")),
     "structured-kd, nearest queries": DistillationOptions(
         names=("structured-kd",),

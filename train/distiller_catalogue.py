@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from schemas.errors import RecipeError
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs
+from train.distillers.fd3d import FD3DOptions, build_fd3d
 from train.distillers.fd3d_heatmap import FD3DHeatmapDistiller, FD3DHeatmapOptions
 from train.distillers.feature import FeatureDistiller, FeatureOptions
 from train.distillers.none import NoDistiller
@@ -34,8 +35,8 @@ class DistillationOptions(BaseModel):
         names: keys of ``DISTILLERS``; their terms add up.
         weighting: how each counts beside the others and the detection loss.
         inherit: parts of the teacher that the student starts from (``train/inheritance.py``); true takes all.
-        feature, fd3d_heatmap, pkd, structured_kd, tempdistiller, temporal_attention, unidistill: options by distiller,
-            read only where it is named.
+        feature, fd3d_heatmap, fd3d, pkd, structured_kd, tempdistiller, temporal_attention, unidistill: options by
+            distiller, read only where it is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class DistillationOptions(BaseModel):
     inherit: Annotated[tuple[InheritedPart, ...], BeforeValidator(_parts)] = ()
     feature: FeatureOptions = FeatureOptions()
     fd3d_heatmap: FD3DHeatmapOptions = FD3DHeatmapOptions()
+    fd3d: FD3DOptions = FD3DOptions()
     pkd: PKDOptions = PKDOptions()
     structured_kd: StructuredKDOptions = StructuredKDOptions()
     tempdistiller: TempDistillerOptions = TempDistillerOptions()
@@ -56,6 +58,7 @@ DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Di
     "none": lambda _options, _setting: NoDistiller(),
     "feature": lambda options, setting: FeatureDistiller(options.feature, setting),
     "fd3d-heatmap": lambda options, setting: FD3DHeatmapDistiller(options.fd3d_heatmap, setting),
+    "fd3d": lambda options, setting: build_fd3d(options.fd3d, setting),
     "pkd": lambda options, setting: PKDDistiller(options.pkd, setting),
     "structured-kd": lambda options, setting: StructuredKDDistiller(options.structured_kd, setting),
     "tempdistiller": lambda options, setting: build_tempdistiller(options.tempdistiller, setting),
