@@ -61,6 +61,7 @@ def test_clips_of_different_lengths_share_a_batch(tables: SceneTables) -> None:
     assert batch.history[1].cameras.scene_tokens == (f"{SCENES[0]} token", f"{SCENES[2]} token")
     expected = load_inputs(tables.frame(clips[2].sample_tokens[0]), tables.data_root, CONFIG.preprocessing)
     torch.testing.assert_close(batch.history[1].cameras.images[1], torch.from_numpy(expected.images))
+    assert [len(past) for past in batch.past_boxes] == [2, 0, 1]
     assert batch.teacher is None
 
 

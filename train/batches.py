@@ -20,6 +20,7 @@ from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
 from schemas.frames import CameraInputs
 from train.clips import ClipPosition, PlannedBatch
+from train.past_boxes import past_boxes
 from train.stream import PendingTargets, StreamOptions, TeacherStream
 from train.targets import TeacherTargets
 
@@ -45,6 +46,8 @@ class TrainingBatch:
         current: the supervised frames.
         history: what lies before them, oldest first; empty without history.
         boxes: annotations of the supervised frames whose centres are inside the BEV extent.
+        past_boxes: for each sample the annotations of its earlier frames, nearest first, where they were in the LiDAR
+            frame of the supervised one; of any range.
         previous_is_adjacent: whether the frame before the supervised one is its neighbour in the scene.
         teacher: cached targets, valid until the next batch is asked for; None without a cache.
         sample_tokens: of the supervised frames.
@@ -54,6 +57,7 @@ class TrainingBatch:
     current: CameraBatch
     history: tuple[HistoryStep, ...]
     boxes: tuple[Boxes, ...]
+    past_boxes: tuple[tuple[Boxes, ...], ...]
     previous_is_adjacent: Bool[Tensor, " batch"]
     teacher: TeacherTargets | None
     sample_tokens: tuple[str, ...]
@@ -121,6 +125,7 @@ class BatchStream(Iterator[TrainingBatch]):
             current=batch_of([frames[-1] for frames in clips]).to(self._device),
             history=self._history(clips),
             boxes=tuple(in_range(_annotations(frames[-1]), self._grid) for frames in clips),
+            past_boxes=tuple(past_boxes([inputs.frame for inputs in frames]) for frames in clips),
             previous_is_adjacent=torch.tensor(
                 [clip.previous_is_adjacent for clip in pending.planned.clips], device=self._device
             ),

@@ -51,7 +51,7 @@ class Learner(nn.Module):
         terms = {f"{DETECTION}/{name}": value.float() for name, value in own.items()}
         if batch.teacher is not None:
             student = StudentOutputs(features, previous, batch.previous_is_adjacent)
-            learnt = self.distillers.losses(student, batch.teacher, GroundTruth(batch.boxes))
+            learnt = self.distillers.losses(student, batch.teacher, GroundTruth(batch.boxes, batch.past_boxes))
             terms |= self.distillers.weighting(learnt, detection=torch.stack(list(terms.values())).sum())
         return terms
 

@@ -105,9 +105,16 @@ class StudentOutputs:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Annotations of the supervised frames, one set of boxes per sample, centres inside the BEV extent."""
+    """Annotations, without gradients or guesses.
+
+    Attributes:
+        boxes: of the supervised frames, one set per sample, centres inside the BEV extent.
+        past: for each sample those of the earlier frames that the student was given, nearest first, in the LiDAR frame
+            of the supervised one and of any range. Empty where no sample has any.
+    """
 
     boxes: tuple[Boxes, ...]
+    past: tuple[tuple[Boxes, ...], ...] = ()
 
 
 class Distiller(nn.Module, ABC):
