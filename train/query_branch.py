@@ -5,7 +5,7 @@ on the annotations. Where it looks there, it looks on the student's map too, wit
 weights.
 
 Source: the query branch in FD3D's released code (Zeng et al., CVPR 2023), reproduced to its numbers in
-``tests/test_train_distiller_fd3d_golden.py``; the release does not train it. Decided here: the student's readings do
+``tests/test_train_fd3d_parts_golden.py``; the release does not train it. Decided here: the student's readings do
 not teach projection, places or weights, which could otherwise make both readings alike by reading nothing.
 """
 
