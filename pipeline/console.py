@@ -1,5 +1,6 @@
 """What the programs print: progress with rate and ETA, tables, and errors. Plain lines when not on a terminal."""
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -7,7 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-console = Console(highlight=False, markup=False)
+_LOG_WIDTH = 120
+"""Columns where there is no terminal to ask, in a log file: tables need not be squeezed into 80."""
+
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 error_console = Console(stderr=True, highlight=False, markup=False)
 
 _SECONDS_BETWEEN_PLAIN_LINES = 10.0

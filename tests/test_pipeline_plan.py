@@ -63,7 +63,7 @@ def test_what_would_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_real_scene_is_counted_and_timed(tiny_world: Path, tmp_path: Path) -> None:
     before = sorted(path for path in tiny_world.rglob("*"))
     printed = planned("--data", str(tiny_world), *SMALL, "--time-frames", "1", "--workers", "2", "--threads", "1")
-    assert f"8 frames in 2 scenes │ counted: train in {tiny_world}" in printed
+    assert "8 frames in 2 scenes │ counted: train in" in printed
     known = r"measured: frames of scene-\d+, random weights, cpu, 1 threads, float32; median of 1"
     assert re.search(rf"teacher, a frame │ [\d.]+ m?s │ {known}", printed)
     assert "images, a frame" in printed
