@@ -1,6 +1,7 @@
 """What the three terms of ``unidistill`` mean, and what its options choose."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 from train_fakes import EXTENT_M, bev_spec, boxes_of, exact_targets, grid_of, manifest_of, random_student
-from train_world import tiny_config
+from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
 
 from detectors.box_code import encode_boxes
 from detectors.config import HeadConfig
@@ -23,8 +24,13 @@ from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
 from train.crucial_points import crucial_points, nine_points_m
 from train.detection_heatmap import detection_heatmap
+from train.distiller_catalogue import DistillationOptions
 from train.distillers.base import DistillationSetting, GroundTruth, StudentOutputs
 from train.distillers.unidistill import PUBLISHED_WEIGHTS, UniDistiller, UniDistillOptions
+from train.loop import train
+from train.metrics_log import StepReport
+from train.options import TrainOptions
+from train.run import TrainingRun, distillers_of
 from train.targets import TeacherTargets
 
 GRID = grid_of(16, 16)
@@ -278,3 +284,25 @@ def test_bev_specs_of_other_sizes_fit() -> None:
     terms = distiller.losses(student_of(torch.ones(16, 16, 4)), targets, GroundTruth((boxes_of([CAR]),)))
     assert terms["feature"].item() == pytest.approx(10, rel=1e-3)
     assert terms["relation"].item() == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_student_learns_with_its_own_heatmap_or_an_extra_head(own: bool, tmp_path: Path) -> None:
+    tables = tiny_tables(tmp_path)
+    config = tiny_config().model_copy(update={"head": HeadConfig(heatmap_queries=own)})
+    run = TrainingRun(
+        detector=tiny_detector(config),
+        tables=tables,
+        scene_names=SCENES,
+        cache=fill_cache(tmp_path / "cache", tables),
+        options=TrainOptions(steps=2, batch_size=2, distillation=DistillationOptions(names=("unidistill",))),
+        out=tmp_path / "out",
+        device=CPU,
+    )
+    has_head = any("head" in name for name in distillers_of(run).state_dict())
+    assert has_head != own
+    reports: list[StepReport] = []
+    assert train(run, reports.append).finished
+    terms = {name: value for name, value in reports[-1].terms.items() if name.startswith("unidistill/")}
+    assert set(terms) == {"unidistill/feature", "unidistill/relation", "unidistill/response"}
+    assert all(value > 0 for value in terms.values())

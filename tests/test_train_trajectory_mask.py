@@ -1,21 +1,24 @@
 """The mask along objects' ways: past annotations under the current frame, and what ``fd3d-heatmap`` makes of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from train_fakes import bev_spec, boxes_of, grid_of, manifest_of
-from train_world import SCENES, tiny_tables
+from train_world import CPU, SCENES, fill_cache, tiny_detector, tiny_tables
 
 from schemas.boxes import Boxes
+from schemas.errors import RecipeError
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
 from train.distillers.base import DistillationSetting, GroundTruth
 from train.distillers.fd3d_heatmap import FD3DHeatmapDistiller, FD3DHeatmapOptions
 from train.heatmap import object_heatmap
+from train.loop import train
 from train.options import TrainOptions
 from train.past_boxes import past_boxes
+from train.run import TrainingRun, check_run
 
 GRID = grid_of(64, 64)
 ROWS = [[10, 5, -1, 2, 4.6, 1.7, 0.3, 3, -1], [-30, -12, -1, 2.9, 12, 3.8, -3.1, 0, 3]]
@@ -65,12 +68,34 @@ def test_a_batch_without_history_has_the_mask_of_its_frames() -> None:
     np.testing.assert_array_equal(mask(3, truth), mask(0, truth))
 
 
-def test_more_frames_than_a_clip_has_are_refused() -> None:
-    asked = DistillationOptions(names=("fd3d-heatmap",), fd3d_heatmap=FD3DHeatmapOptions(trajectory_frames=3))
+def run_of(folder: Path, trajectory_frames: int) -> TrainingRun:
+    asked = FD3DHeatmapOptions(trajectory_frames=trajectory_frames)
+    tables = tiny_tables(folder)
+    return TrainingRun(
+        detector=tiny_detector(),
+        tables=tables,
+        scene_names=SCENES,
+        cache=fill_cache(folder / "cache", tables),
+        options=TrainOptions(
+            steps=2,
+            batch_size=2,
+            clips=ClipOptions(length=3),
+            distillation=DistillationOptions(names=("fd3d-heatmap",), fd3d_heatmap=asked),
+        ),
+        out=folder / "out",
+        device=CPU,
+    )
+
+
+def test_a_student_is_trained_along_the_ways(tmp_path: Path) -> None:
+    assert train(run_of(tmp_path, trajectory_frames=2), lambda _report: None).finished
+
+
+def test_more_frames_than_a_clip_has_are_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path, trajectory_frames=3)
     with pytest.raises(
-        ValidationError, match=r"trajectory_frames is 3, but a clip has 2 frames.*clips.length=4\) or ask for 2"
+        RecipeError, match=r"look 3 frames back.*clips have 2 before.*clips.length=4.*fd3d_heatmap.trajectory_frames=2"
     ):
-        TrainOptions(steps=1, clips=ClipOptions(length=3), distillation=asked)
-    assert TrainOptions(steps=1, clips=ClipOptions(length=4), distillation=asked)
-    unused = asked.model_copy(update={"names": ("none",)})
-    assert TrainOptions(steps=1, clips=ClipOptions(length=1), distillation=unused)
+        train(run, lambda _report: None)
+    assert not run.out.exists()
+    check_run(replace(run, options=run.options.model_copy(update={"distillation": DistillationOptions()})))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
@@ -70,16 +70,6 @@ class TrainOptions(BaseModel):
     stream: StreamOptions = StreamOptions()
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> "TrainOptions":
-        asked, given = self.distillation.fd3d_heatmap.trajectory_frames, self.clips.length - 1
-        if "fd3d-heatmap" in self.distillation.names and asked > given:
-            raise ValueError(
-                f"fd3d_heatmap.trajectory_frames is {asked}, but a clip has {given} frames before the supervised one: "
-                f"lengthen it (clips.length={asked + 1}) or ask for {given}"
-            )
-        return self
 
     def what_changes_numbers(self) -> dict[str, object]:
         """The options that a resumed run must share with the run it continues, as plain JSON values."""

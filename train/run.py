@@ -80,13 +80,14 @@ def check_run(run: TrainingRun) -> None:
 
     Raises:
         CacheError: the cache was made by an untrained teacher.
-        RecipeError: a precision that the device does not have.
+        RecipeError: a precision that the device does not have, or more past frames than clips are long.
     """
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
             f"precision float16 needs --device cuda, got {run.device.type}. Use bfloat16 or float32, "
             "e.g. --set student.training.precision=bfloat16"
         )
+    _check_trajectory(run.options)
     if not run.reads_cache or run.cache is None:
         return
     teacher = run.cache.manifest.teacher
@@ -95,6 +96,16 @@ def check_run(run: TrainingRun) -> None:
             f"the cache {run.cache.path} was made by an untrained teacher ({teacher.name} with random weights), from "
             "which nothing can be learnt. Make one with a trained teacher: make cache-teacher CHECKPOINT=<weights> "
             'CACHE=<another folder>; or, for a dry run, give ARGS="--allow-untrained-teacher"'
+        )
+
+
+def _check_trajectory(options: TrainOptions) -> None:
+    asked, given = options.distillation.fd3d_heatmap.trajectory_frames, options.clips.length - 1
+    if "fd3d-heatmap" in options.distillation.names and asked > given:
+        raise RecipeError(
+            f"fd3d-heatmap shall look {asked} frames back (trajectory_frames), but clips have {given} before the "
+            f"supervised one. Lengthen them with --set student.training.clips.length={asked + 1}, or ask for less: "
+            f"--set student.training.distillation.fd3d_heatmap.trajectory_frames={given}"
         )
 
 
