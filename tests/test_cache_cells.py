@@ -1,7 +1,9 @@
 """Some cells of a frame are those of the whole frame, and little more than them is read."""
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from range_server import serving
 
-from cache import Cache, cell_reading, open_cache
+from cache import Cache, cell_reading, mapped_cells, open_cache
 from cache.cell_reading import CellSelection, read_selection
 from cache.shard_file import ShardFile
 from cache.shard_writer import ShardWriter
@@ -97,10 +99,14 @@ def shard_of(path: Path, frames: np.ndarray) -> ShardFile:
     )
 
 
-@given(data=st.data(), gap=st.sampled_from([0, 1, 6, 40, 10_000]))
-@settings(max_examples=60, deadline=None)
+def not_mapped(*_: object) -> bool:
+    return False
+
+
+@given(data=st.data(), gap=st.sampled_from([0, 1, 6, 40, 10_000]), mapped=st.booleans())
+@settings(max_examples=100, deadline=None)
 def test_any_mask_reads_what_indexing_gives(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, gap: int
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, gap: int, mapped: bool
 ) -> None:
     rows, cols, channels = (data.draw(st.integers(1, size)) for size in (7, 9, 3))
     mask = data.draw(arrays(np.bool_, (rows, cols)))
@@ -109,7 +115,9 @@ def test_any_mask_reads_what_indexing_gives(
     selection = CellSelection.of_mask(mask)
     into = np.empty((int(mask.sum()), channels), dtype=np.int16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell_reading, "LOCAL_GAP_BYTES", gap)
+        patch.setattr(cell_reading, "MAPPED_GAP_BYTES" if mapped else "LOCAL_GAP_BYTES", gap)
+        if not mapped:
+            patch.setattr(cell_reading, "gather_mapped", not_mapped)
         read_selection(shard, 1, selection, into)
     np.testing.assert_array_equal(into, frames[1][mask])
     listed = np.argwhere(mask)[::-1]
@@ -118,7 +126,9 @@ def test_any_mask_reads_what_indexing_gives(
     np.testing.assert_array_equal(into[which], frames[1][listed[:, 0], listed[:, 1]])
 
 
-def test_a_window_is_one_call_a_row_and_reads_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_mapped_a_window_is_one_call_a_row_and_reads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The property that makes it quick: 25 rows of 25 cells of 256 bytes, 44 kB apart, are 25 small reads."""
     frames = np.random.default_rng(0).integers(-127, 128, (1, 200, 200, 256), dtype=np.int8)
     shard = shard_of(tmp_path / "map", frames)
@@ -133,6 +143,7 @@ def test_a_window_is_one_call_a_row_and_reads_no_more(tmp_path: Path, monkeypatc
         return preadv(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", counted)
+    monkeypatch.setattr(cell_reading, "gather_mapped", not_mapped)
     read_selection(shard, 0, CellSelection.of_mask(mask), into)
     assert calls == [25 * 256] * 25
     np.testing.assert_array_equal(into, frames[0][mask])
@@ -141,6 +152,35 @@ def test_a_window_is_one_call_a_row_and_reads_no_more(tmp_path: Path, monkeypatc
     read_selection(shard, 0, CellSelection.of_mask(mask), into[:313])
     assert len(calls) == 25
     np.testing.assert_array_equal(into[:313], frames[0][mask])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say what a mapping would fail on")
+def test_mapped_cells_take_no_call_and_cross_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(0).integers(-127, 128, (2, 40, 30, 70), dtype=np.int8)
+    shard = shard_of(tmp_path / "map", frames)
+    monkeypatch.setattr(os, "preadv", None)
+    for mask in (np.ones((40, 30), dtype=bool), np.eye(40, 30, dtype=bool), np.arange(1200).reshape(40, 30) > 1198):
+        into = np.empty((int(mask.sum()), 70), dtype=np.int8)
+        read_selection(shard, 1, CellSelection.of_mask(mask), into)
+        np.testing.assert_array_equal(into, frames[1][mask])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say what a mapping would fail on")
+def test_a_file_that_fails_after_it_was_mapped_is_named_and_kills_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = shard_of(tmp_path / "map", np.zeros((1, 100, 100, 8), dtype=np.int8))
+    populate = mapped_cells._populate
+
+    def cut_short(*arguments: Any) -> None:
+        os.truncate(shard.path, 4096)
+        populate(*arguments)
+
+    monkeypatch.setattr(mapped_cells, "_populate", cut_short)
+    with pytest.raises(CacheError, match=r"scene-0001, array map, step 0: the file ends before the frame does"):
+        read_selection(
+            shard, 0, CellSelection.of_mask(np.ones((100, 100), dtype=bool)), np.empty((10_000, 8), dtype=np.int8)
+        )
 
 
 def test_a_file_that_ends_early_is_named(tmp_path: Path) -> None:
