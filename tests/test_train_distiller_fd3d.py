@@ -73,6 +73,9 @@ def test_the_surest_instance_wins_and_small_ones_cover_their_cell() -> None:
     assert area[16, 16].item() == pytest.approx(0.9)
     assert area[16, 17].item() == pytest.approx(0.9 * exp(-0.5), rel=1e-4)
     assert not instance_area(codes_of(NOTHING), torch.zeros(0), grid, 1.0).any()
+    nowhere = codes_of(cone)
+    nowhere[:, 6:8] = 0
+    torch.testing.assert_close(instance_area(nowhere, torch.tensor([0.3, 0.9]), grid, 1.0), area)
 
 
 def test_best_queries_are_those_above_the_score() -> None:

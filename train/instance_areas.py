@@ -44,7 +44,8 @@ def instance_area(
         return codes.new_zeros(grid.shape)
     low, size = (codes.new_tensor(numbers) for numbers in (grid.extent_m[:2], grid.size_m[:2]))
     offsets = cell_centers(grid, codes.device) * size + low - codes[:, None, CENTER[:2]]
-    sin, cos = (codes[:, 6:8] / codes[:, 6:8].norm(dim=-1, keepdim=True).clamp(min=1e-6)).T[..., None]
+    yaw = torch.atan2(codes[:, 6], codes[:, 7])[:, None]  # a sine and cosine of zero, which say nothing, give yaw 0
+    sin, cos = yaw.sin(), yaw.cos()
     # The convention's heading is (−sin yaw, −cos yaw); a Gaussian does not tell front from rear.
     along, across = offsets[..., 0] * sin + offsets[..., 1] * cos, offsets[..., 0] * cos - offsets[..., 1] * sin
     least = min_sigma_cells * max(grid.cell_m)
