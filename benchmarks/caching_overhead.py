@@ -25,7 +25,7 @@ from pipeline.recipe import Recipe
 from pipeline.recipes import load_recipe
 from pipeline.teacher_stage.job import CacheJob, StageOptions, describe, settle_arithmetic
 from pipeline.teacher_stage.scene import cache_scene
-from pipeline.teacher_stage.teacher import Teacher, TeacherChoice, WeightsSource, open_teacher
+from pipeline.teacher_stage.teacher import Teacher, WeightsSource, open_teacher, teacher_of
 from pipeline.teacher_stage.write_queue import WriteQueue
 from scenes.frame_stream import stream_frames
 from scenes.scene_tables import SceneTables
@@ -53,7 +53,7 @@ class Stage:
         self.tables, self.device, self.options = tables, device, StageOptions()
         split = training_split(tables.version)
         self.names = tables.scene_names(split)
-        choice = TeacherChoice(recipe.teacher, WeightsSource(None, untrained=True), recipe.cache.bev_grid)
+        choice = teacher_of(recipe, WeightsSource(None, untrained=True))
         self.teacher: Teacher = open_teacher(choice, device)
         self.manifest = describe(recipe, self.teacher, tables, split, device)
         self._folder = folder

@@ -24,7 +24,7 @@ from pipeline.teacher_stage.frame_timer import FrameTime, time_teacher
 from pipeline.teacher_stage.job import StageChoice, chosen_features, settle_arithmetic
 from pipeline.teacher_stage.made_up_frame import NUSCENES_SIZE_WH, made_up_inputs
 from pipeline.teacher_stage.plan import Plan, plan_of, print_plan, require_space
-from pipeline.teacher_stage.teacher import Teacher, TeacherChoice, open_teacher
+from pipeline.teacher_stage.teacher import Teacher, open_teacher, teacher_of
 from scenes.images import load_inputs
 from scenes.scene_tables import SceneTables
 from scenes.synthetic.options import WorldOptions
@@ -76,7 +76,7 @@ def plan(choice: StageChoice, options: PlanOptions) -> None:
     device = open_device(choice.device)
     tables = _tables(choice)
     counts = count_frames(choice.recipe, choice.data, tables, options.frames)
-    teacher = open_teacher(TeacherChoice(choice.recipe.teacher, choice.weights, choice.recipe.cache.bev_grid), device)
+    teacher = open_teacher(teacher_of(choice.recipe, choice.weights), device)
     console.print(f"Teacher {teacher.identity.name}: {teacher.weights}", soft_wrap=True)
     planned = _planned(choice, teacher, counts)
     timing = None

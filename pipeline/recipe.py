@@ -59,11 +59,13 @@ class CacheRecipe(_Frozen):
         features: names of the teacher's features to keep; all it has when empty.
         tier: precision and compression of the store.
         bev_grid: rows and columns that features of BEV cells are averaged to; None keeps the teacher's cells.
+        max_objects: rows of ``object_features``, where that is among the features.
     """
 
     features: tuple[str, ...] = ()
     tier: Tier = "int8"
     bev_grid: int | None = Field(default=None, ge=1)
+    max_objects: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> "CacheRecipe":

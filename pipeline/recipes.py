@@ -175,6 +175,7 @@ def with_cache(recipe: Recipe, features: tuple[str, ...], tier: str | None, bev_
         features=features or recipe.cache.features,
         tier=recipe.cache.tier if tier is None else check_tier(tier),
         bev_grid=recipe.cache.bev_grid if bev_grid is None else bev_grid,
+        max_objects=recipe.cache.max_objects,
     )
     return recipe.model_copy(update={"cache": changed})
 

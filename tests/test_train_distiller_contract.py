@@ -28,7 +28,15 @@ BOXES = boxes_of([[10, 5, -1, 2, 4.6, 1.7, 0.3, 1, 0], [-30, -12, -1, 2.9, 12, 3
 NO_BOXES = boxes_of([])
 TEACHER = tiny_config(rows=12, cols=10, dims=6)
 TEMPORAL_TARGET = bev_spec(*TEACHER.grid.shape, TEACHER.embed_dims).model_copy(update={"name": "temporal_target"})
-SPECS: tuple[FeatureSpec, ...] = (*feature_specs(TEACHER), TEMPORAL_TARGET)
+OBJECT_FEATURES = FeatureSpec(
+    name="object_features",
+    dims=("object", "crucial_point", "channel"),
+    shape=(5, 9, TEACHER.embed_dims),
+    encoding="affine",
+    scale_dims=("channel",),
+    description="BEV features at boxes.",
+)
+SPECS: tuple[FeatureSpec, ...] = (*feature_specs(TEACHER), TEMPORAL_TARGET, OBJECT_FEATURES)
 STUDENT = tiny_config(rows=6, cols=5, dims=4)
 
 LEARNING = {
@@ -50,6 +58,9 @@ LEARNING = {
     ),
     "unidistill, always adapted": DistillationOptions(
         names=("unidistill",), unidistill=UniDistillOptions(adapter="always", legacy_swap=True, classes="each")
+    ),
+    "unidistill, objects alone": DistillationOptions(
+        names=("unidistill",), unidistill=UniDistillOptions(source="object_features")
     ),
 }
 """Every distiller as it comes, and those again whose options choose another course."""
@@ -268,7 +279,9 @@ def test_a_cache_of_other_dimensions_is_refused(options: DistillationOptions) ->
             build_distillers(options, setting)
 
 
-@pytest.mark.parametrize("name", ["fd3d-heatmap", "unidistill", "unidistill, always adapted"])
+@pytest.mark.parametrize(
+    "name", ["fd3d-heatmap", "unidistill", "unidistill, always adapted", "unidistill, objects alone"]
+)
 def test_object_losses_are_zero_without_objects(name: str) -> None:
     distillers = build_distillers(LEARNING[name], setting_of())
     terms = losses(distillers, random_student(STUDENT, 1), targets_for(distillers, batch=1), GroundTruth((NO_BOXES,)))

@@ -20,7 +20,7 @@ from detectors.outputs import QueryOutputs
 from detectors.teacher_features import feature_specs
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
-from schemas.errors import RecipeError
+from schemas.errors import CacheError, RecipeError
 from schemas.features import FeatureSpec
 from train.crucial_points import crucial_points, nine_points_m
 from train.detection_heatmap import detection_heatmap
@@ -135,6 +135,33 @@ def test_nothing_is_learnt_away_from_the_objects() -> None:
     rows, cols = (axis.tolist() for axis in torch.nonzero(touched, as_tuple=True))
     assert touched[7, 10]
     assert (min(rows), max(rows), min(cols), max(cols)) == (6, 8, 9, 11)
+
+
+def test_features_stored_at_the_boxes_are_as_good_as_the_map() -> None:
+    bev, truth = torch.randn(16, 16, 4), GroundTruth((boxes_of([CAR, [-51, 3, 0, 2, 4, 1, 0, 0, 0]]),))
+    student = student_of(torch.randn(16, 16, 4))
+    dense = UniDistiller(UniDistillOptions(response_weight=0), setting_of())
+    expected = dense.losses(student, targets_of(bev, *NOTHING), truth)
+
+    stored = torch.zeros(1, 1, 5, 9, 4)
+    stored[0, 0, :2] = crucial_points(truth.boxes, GRID, legacy_swap=False).read(bev.movedim(-1, 0)[None])[0]
+    dims = ("object", "crucial_point", "channel")
+    spec = FeatureSpec(name="object_features", dims=dims, shape=(5, 9, 4), encoding="float32", description="x")
+    targets = replace(exact_targets(bev[None], GRID), stored={"object_features": stored}, specs=(spec,))
+    options = UniDistillOptions(response_weight=0, source="object_features")
+    sparse = UniDistiller(options, DistillationSetting(GRID, 4, manifest_of((spec,), GRID)))
+    assert sparse.requires == ("object_features",)
+    found = sparse.losses(student, targets, truth)
+    assert {name: term.item() for name, term in found.items()} == {name: term.item() for name, term in expected.items()}
+
+    crowd = GroundTruth((boxes_of([CAR] * 6),))
+    with pytest.raises(CacheError, match=r"6 annotated objects.*object_features of 5.*made from other annotations"):
+        sparse.losses(student, targets, crowd)
+
+
+def test_the_releases_places_cannot_be_read_from_stored_ones() -> None:
+    with pytest.raises(ValidationError, match="use source bev with legacy_swap"):
+        UniDistillOptions(source="object_features", legacy_swap=True)
 
 
 def test_published_weights_by_path() -> None:

@@ -15,7 +15,8 @@ from cache.writing import CacheWriter, SceneSlot, open_for_writing
 from pipeline.dataset import DataChoice, chosen_scenes, chosen_split, open_data
 from pipeline.device import open_device
 from pipeline.recipe import Recipe
-from pipeline.teacher_stage.teacher import Teacher, TeacherChoice, WeightsSource, open_teacher
+from pipeline.teacher_stage.object_features import OBJECT_FEATURES, require_room
+from pipeline.teacher_stage.teacher import Teacher, WeightsSource, open_teacher, teacher_of
 from scenes.scene_tables import SceneTables
 from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
@@ -111,8 +112,9 @@ def open_source(choice: StageChoice) -> StageSource:
     tables = open_data(choice.recipe, choice.data)
     split = chosen_split(tables, choice.data)
     names = chosen_scenes(tables, split, choice.data.scenes)
-    bev_grid = choice.recipe.cache.bev_grid
-    teacher = open_teacher(TeacherChoice(choice.recipe.teacher, choice.weights, bev_grid), device)
+    teacher = open_teacher(teacher_of(choice.recipe, choice.weights), device)
+    if OBJECT_FEATURES in choice.recipe.cache.features:
+        require_room(tables, tables.scene_names(split), teacher.network.grid, choice.recipe.cache.max_objects)
     manifest = describe(choice.recipe, teacher, tables, split, device)
     slots = tuple(SceneSlot(n, tables.scene_token(n), tables.scene_length(n)) for n in tables.scene_names(split))
     return StageSource(teacher, tables, manifest, slots, names, device)

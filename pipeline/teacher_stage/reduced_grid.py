@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.teacher_stage.network import LIVE_BEV, DecodesBev, Inheritable, TeacherNetwork
+from pipeline.teacher_stage.around_teacher import AroundTeacher
+from pipeline.teacher_stage.network import LIVE_BEV, DecodesBev, TeacherNetwork
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
 from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
-from schemas.preprocessing import Preprocessing
 from train.adapters import resize_bev
 
 _GROUND = ("y", "x")
@@ -64,27 +64,18 @@ def reduced_spec(spec: FeatureSpec, teacher_grid: BevGrid, grid: BevGrid) -> Fea
     )
 
 
-class _Reduced:
+class _Reduced(AroundTeacher):
     """A ``TeacherNetwork`` around another one."""
 
     def __init__(self, network: TeacherNetwork, grid: BevGrid) -> None:
-        self._network, self._grid = network, grid
+        super().__init__(network)
+        self._grid = grid
         self._on_ground = [spec for spec in network.feature_specs() if _lies_on_ground(spec, network.grid)]
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """As the teacher's."""
-        return self._network.preprocessing
 
     @property
     def grid(self) -> BevGrid:
         """The coarser one."""
         return self._grid
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As the teacher's."""
-        return self._network.class_names
 
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """The teacher's, those on the ground in coarser cells."""
@@ -101,14 +92,6 @@ class _Reduced:
             if spec.name in coarse and tuple(coarse[spec.name].shape) == spec.shape:  # else the quantiser refuses it
                 coarse[spec.name] = self._average(coarse[spec.name]) * self._unit_factor(spec)
         return coarse
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """The teacher's: its weights are the same."""
-        return self._network.state_dict()
-
-    def inheritable(self) -> Mapping[str, Tensor]:
-        """What the teacher offers, and nothing where it offers nothing."""
-        return self._network.inheritable() if isinstance(self._network, Inheritable) else {}
 
     def _average(self, values: Tensor) -> Tensor:
         with torch.autocast(values.device.type, enabled=False):

@@ -1,7 +1,7 @@
 """The teacher: a network with its weights, and who it is. Only the teacher stage builds one from here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from detectors.bevformer import BEVFormer
 from detectors.catalogue import build
 from detectors.weights import load_weights
-from pipeline.recipe import TeacherRecipe
+from pipeline.recipe import Recipe, TeacherRecipe
 from pipeline.teacher_stage.bevformer_teacher import BEVFormerTeacher
 from pipeline.teacher_stage.file_teacher import open_file_teacher
 from pipeline.teacher_stage.network import Inheritable, TeacherNetwork
+from pipeline.teacher_stage.object_features import OBJECT_FEATURES, with_object_features
 from pipeline.teacher_stage.reduced_grid import averaged_to
 from schemas.errors import RecipeError
 from schemas.manifest import TeacherIdentity, weights_sha256
@@ -69,11 +70,20 @@ class TeacherChoice:
         recipe: the detector of the catalogue, or the file of a teacher of one's own; and the precision.
         weights: where its weights come from.
         bev_grid: rows and columns to average the BEV features to; None to keep the teacher's.
+        max_objects: rows of ``object_features`` (``object_features.py``); None to do without.
     """
 
     recipe: TeacherRecipe
     weights: WeightsSource
     bev_grid: int | None = None
+    max_objects: int | None = None
+
+
+def teacher_of(recipe: Recipe, weights: WeightsSource) -> TeacherChoice:
+    """The teacher that fills a recipe's cache."""
+    kept = recipe.cache
+    max_objects = kept.max_objects if OBJECT_FEATURES in kept.features else None
+    return TeacherChoice(recipe.teacher, weights, kept.bev_grid, max_objects)
 
 
 def open_teacher(choice: TeacherChoice, device: torch.device) -> Teacher:
@@ -81,15 +91,17 @@ def open_teacher(choice: TeacherChoice, device: torch.device) -> Teacher:
 
     Raises:
         RecipeError: neither or both of a checkpoint and random weights; a teacher file that is none; a BEV grid that
-            the teacher's cannot be averaged to.
+            the teacher's cannot be averaged to; object features of one without a BEV map.
         CheckpointError: the checkpoint does not fit the architecture.
     """
     file = choice.recipe.file
     teacher = _catalogue_teacher(choice, device) if file is None else _file_teacher(choice, file, device)
-    if choice.bev_grid is None:
-        return teacher
-    reduced = averaged_to(teacher.network, choice.bev_grid)
-    return Teacher(reduced, teacher.identity, teacher.precision, teacher.weights)
+    network = teacher.network
+    if choice.max_objects is not None:  # read from the teacher's own cells, not from coarser ones
+        network = with_object_features(network, choice.max_objects)
+    if choice.bev_grid is not None:
+        network = averaged_to(network, choice.bev_grid)
+    return replace(teacher, network=network)
 
 
 def load_detector(recipe: TeacherRecipe, source: WeightsSource) -> tuple[BEVFormer, str]:

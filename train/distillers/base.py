@@ -25,6 +25,7 @@ CACHED_DIMS: Mapping[str, tuple[str, ...]] = {
     "query_positions": ("reference", "query", "xyz"),
     "query_logits": ("query", "class"),
     "query_boxes": ("query", "code"),
+    "object_features": ("object", "crucial_point", "channel"),
 }
 """Dimensions after (scene, step) that distillers take a cached feature to have."""
 

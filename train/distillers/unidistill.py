@@ -31,6 +31,8 @@ numbers ``tests/test_train_distiller_unidistill_golden.py`` reproduces. Decided 
   that is dropped with the teacher. The release compares the head's box maps too; there are none here.
 * The release softens the teacher's class maps by a temperature of 2, dense logits that lie far apart. Scores of
   detections are modest already and their tail of hundreds would be raised to a floor, so ``temperature`` is 1.
+* Of the teacher's map only the nine points are read. ``source="object_features"`` takes them from a cache that holds
+  nothing else of it, a few percent of its bytes: read by the teacher stage from the unrounded map, at the same boxes.
 * ``min_radius_cells`` is 0 in the release, at cells of 0.6 m. A BEVFormer's are up to 2 m; 1 keeps g from being one
   cell per object. The published λ are for camera, LiDAR and fused networks; a camera teacher of a camera student has
   none, and takes those of the fused teacher.
@@ -46,8 +48,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from detectors.detection_loss import mean_over_ranks
-from schemas.errors import RecipeError
-from train.crucial_points import crucial_points
+from schemas.errors import CacheError, RecipeError
+from train.crucial_points import CrucialPoints, crucial_points
 from train.detection_heatmap import detection_heatmap
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs, teacher_bev
 from train.heatmap import object_heatmap
@@ -75,6 +77,7 @@ class UniDistillOptions(BaseModel):
     Attributes:
         path: from which teacher to which student; names the published weights.
         feature_weight, relation_weight, response_weight: multiply them; 0 leaves a term out, with all it reads.
+        source: where the teacher's features come from, its map or what was read at the boxes when the cache was made.
         adapter: whether the student's channels are projected, for features and relation.
         legacy_swap: read the maps where the release reads them.
         heatmap: what answers for the student, its own heatmap where it has one or an extra head in any case.
@@ -89,6 +92,7 @@ class UniDistillOptions(BaseModel):
     feature_weight: float = Field(default=1.0, ge=0)
     relation_weight: float = Field(default=1.0, ge=0)
     response_weight: float = Field(default=1.0, ge=0)
+    source: Literal["bev", "object_features"] = "bev"
     adapter: Literal["auto", "always", "never"] = "auto"
     legacy_swap: bool = False
     heatmap: Literal["own", "extra"] = "own"
@@ -100,6 +104,8 @@ class UniDistillOptions(BaseModel):
     def _check(self) -> "UniDistillOptions":
         if not self.weights:
             raise ValueError("feature_weight, relation_weight and response_weight are all 0: give one a weight")
+        if self.legacy_swap and self.source == "object_features":
+            raise ValueError("object_features were read where the boxes are: use source bev with legacy_swap")
         return self
 
     @property
@@ -118,7 +124,7 @@ class UniDistiller(Distiller):
         self.options, self.grid = options, setting.student_grid
         by_points = {"feature", "relation"} & set(options.weights)
         responds = "response" in options.weights
-        self.requires = (("bev",) if by_points else ()) + (("query_boxes", "query_logits") if responds else ())
+        self.requires = ((options.source,) if by_points else ()) + (("query_boxes", "query_logits") if responds else ())
         self.adapters = nn.ModuleDict({term: _adapter(term, options, setting) for term in sorted(by_points)})
         self.head: nn.Conv2d | None = None
         if responds and not (options.heatmap == "own" and setting.student_heatmap):
@@ -138,7 +144,10 @@ class UniDistiller(Distiller):
     def _at_points(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
         bev = student.bev
         points = crucial_points(targets.boxes, self.grid, legacy_swap=self.options.legacy_swap).to(bev.device)
-        theirs = points.read(teacher_bev(teacher))
+        if self.options.source == "bev":
+            theirs = points.read(teacher_bev(teacher))
+        else:
+            theirs = _at_boxes(teacher.current("object_features"), points)
         compare = {"feature": feature_error, "relation": relation_error}
         return {
             term: compare[term](adapter(points.read(bev)), theirs, points.counts)
@@ -156,6 +165,23 @@ class UniDistiller(Distiller):
             ours, theirs = ours.amax(dim=1, keepdim=True), theirs.amax(dim=1, keepdim=True)
         masks = [object_heatmap(boxes, self.grid, MIN_OVERLAP, options.min_radius_cells) for boxes in targets.boxes]
         return response_error(ours, theirs, torch.from_numpy(np.stack(masks)).to(ours))
+
+
+def _at_boxes(
+    stored: Float32[Tensor, "batch row 9 channel"], points: CrucialPoints
+) -> Float32[Tensor, "batch box 9 channel"]:
+    """What was stored for the boxes of each sample.
+
+    Raises:
+        CacheError: a sample has more boxes than the cache has rows.
+    """
+    boxes = points.counts.shape[1]
+    if boxes > stored.shape[1]:
+        raise CacheError(
+            f"a frame has {boxes} annotated objects on the map, but the cache holds object_features of "
+            f"{stored.shape[1]}: it was made from other annotations. Make it again: make cache-teacher"
+        )
+    return stored[:, :boxes]
 
 
 def feature_error(
@@ -206,10 +232,10 @@ def _adapter(term: str, options: UniDistillOptions, setting: DistillationSetting
     """What stands before the student's side of a term.
 
     Raises:
-        CacheError: the cache has no ``bev``.
+        CacheError: the cache does not hold the source.
         RecipeError: features of unequal channels are to be compared as they are.
     """
-    ours, theirs = setting.student_channels, setting.teacher_feature("bev").shape[-1]
+    ours, theirs = setting.student_channels, setting.teacher_feature(options.source).shape[-1]
     differ = term == "feature" and ours != theirs
     if differ and options.adapter == "never":
         raise RecipeError(
