@@ -134,6 +134,16 @@ def test_response_does_not_hear_a_strength_that_is_the_same_everywhere() -> None
         teacher, stored=dict(teacher.stored) | {"bev": (magnitude - 0.5)[:, None].repeat(1, 2, 1, 1, 1)}
     )
     assert losses(louder, teacher_abs)["response"].item() == pytest.approx(0, abs=1e-6)
+    # ... nor how far apart the strengths of both lie, as long as they do alike: a LayerNorm leaves them hundredths.
+    fainter = replace(student, features=replace(student.features, bev=1 + 0.01 * magnitude + 0.5))
+    stored = {"bev": (1 + 0.01 * magnitude)[:, None].repeat(1, 2, 1, 1, 1)}
+    teacher_fainter = replace(teacher, stored=dict(teacher.stored) | stored)
+    assert losses(fainter, teacher_fainter)["response"].item() == pytest.approx(0, abs=1e-5)
+    other = replace(student, features=replace(student.features, bev=1 + 0.01 * magnitude.flip(1)))
+    far = replace(student, features=replace(student.features, bev=magnitude.flip(1)))
+    faint = losses(other, teacher_fainter)["response"].item()
+    assert faint == pytest.approx(losses(far, teacher_abs)["response"].item(), rel=1e-2)
+    assert faint > 0.1
     peak = magnitude.clone()
     peak[:, 2, 3] += 3
     assert losses(replace(student, features=replace(student.features, bev=peak)), teacher_abs)["response"].item() > 1e-3
