@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.durable_files import write_all
+from cache.durable_files import start_writeback, write_all
 from cache.shard_bytes import CHECKSUM_BYTES, ShardContents, crc32c, encode_payload, index_bytes, index_nbytes
 from schemas.features import StoredArray
+
+_WORTH_A_HINT_BYTES = 1 << 18
 
 
 class ShardWriter:
@@ -44,6 +46,8 @@ class ShardWriter:
         checksum = crc32c(payload)
         write_all(self._descriptor, payload.data)
         write_all(self._descriptor, checksum.to_bytes(CHECKSUM_BYTES, "little"))
+        if len(payload) >= _WORTH_A_HINT_BYTES:
+            start_writeback(self._descriptor, self._end, len(payload))
         self._chunks.append((self._end, len(payload), checksum))
         self._end += len(payload) + CHECKSUM_BYTES
 
