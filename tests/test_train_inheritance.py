@@ -22,6 +22,7 @@ from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
 from train.inheritance import BEV_QUERIES, COL_TABLE, OBJECT_QUERIES, PARTS, ROW_TABLE, hold_object_queries, inherit
 from train.loop import train
+from train.metrics_log import StepReport
 from train.options import TrainOptions
 from train.run import TrainingRun
 
@@ -193,6 +194,25 @@ def test_a_run_begins_with_the_teachers_parameters_once_and_says_so(
     train(run_of(resumed, tables, cache, tmp_path / "out", ("feature",)), lambda _: None, max_steps=1)
     assert not np.array_equal(moved.numpy(), given[OBJECT_QUERIES])
     assert torch.equal(resumed.state_dict()[OBJECT_QUERIES], moved)
+
+
+def test_queries_that_are_compared_by_number_are_held(cache_of, tables: SceneTables, tmp_path: Path) -> None:
+    given, student = given_by(TEACHER), tiny_detector(STUDENT)
+    run = run_of(student, tables, cache_of(given), tmp_path / "out", ("structured-kd",))
+    reports: list[StepReport] = []
+    train(run, reports.append)
+    assert {"structured-kd/class", "structured-kd/box"} < set(reports[-1].terms)
+    state = student.state_dict()
+    np.testing.assert_array_equal(state[OBJECT_QUERIES].numpy(), given[OBJECT_QUERIES])
+    moved = "pts_bbox_head.transformer.decoder.layers.0.attentions.1.value_proj.weight"
+    assert not np.array_equal(state[moved].numpy(), given[moved])
+
+
+def test_a_cache_without_parameters_is_refused(tables: SceneTables, tmp_path: Path) -> None:
+    cache = fill_cache(tmp_path / "cache", tables)
+    run = run_of(tiny_detector(STUDENT), tables, cache, tmp_path / "out", ("feature",))
+    with pytest.raises(CacheError, match=r"no teacher parameters to inherit; repeat the make cache-teacher command"):
+        train(run, lambda _: None)
 
 
 def test_inheriting_without_reading_a_cache_is_refused(cache_of, tables: SceneTables, tmp_path: Path) -> None:
