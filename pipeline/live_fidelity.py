@@ -57,7 +57,8 @@ def stage_of_cache(
     if weights.checkpoint is None and manifest.teacher.untrained:
         weights = replace(weights, untrained=True)
     trained_here = teacher_weights(teacher_folder(recipe))
-    if weights.checkpoint is None and not weights.untrained and recipe.teacher.training and trained_here.exists():
+    trains_itself = recipe.teacher.training is not None and recipe.teacher.file is None
+    if weights.checkpoint is None and not weights.untrained and trains_itself and trained_here.exists():
         weights = replace(weights, checkpoint=trained_here)
     choice = DataChoice(data, manifest.dataset.version, manifest.dataset.split)
     return StageChoice(recipe, weights, choice, path, device, options)

@@ -16,7 +16,7 @@ from cache.reading import open_cache
 from pipeline.cache_teacher import cache_teacher
 from pipeline.dataset import DataChoice
 from pipeline.live_fidelity import stage_of_cache, steps_to_compare, verify_live
-from pipeline.recipe import override
+from pipeline.recipe import as_yaml, override, read_recipe
 from pipeline.recipes import demo
 from pipeline.teacher_stage.engine import EngineChoice
 from pipeline.teacher_stage.job import StageChoice, StageOptions
@@ -164,6 +164,10 @@ def test_a_trained_teacher_is_found_where_its_recipe_left_it(
     left.touch()
     found = stage_of_cache(tmp_path / "cache", WeightsSource(None), None, "cpu", stage.options)
     assert found.weights == WeightsSource(left)
+    recipe = override(read_recipe(tmp_path / "cache" / "recipe.yaml"), ["teacher.file=mine.py:mine"])
+    (tmp_path / "cache" / "recipe.yaml").write_text(as_yaml(recipe))
+    of_a_file = stage_of_cache(tmp_path / "cache", WeightsSource(None), None, "cpu", stage.options)
+    assert of_a_file.weights == WeightsSource(None), "the demo's weights are none of somebody else's teacher"
 
 
 def test_without_a_recipe_beside_it_the_run_is_unknown(stage: StageChoice, tmp_path: Path) -> None:

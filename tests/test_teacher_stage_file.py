@@ -133,6 +133,7 @@ def test_a_function_that_is_not_there(tmp_path: Path) -> None:
             "ZeroDivisionError: division by zero (mine.py, line 3: half = 1 / 0)",
         ),
         (("import torch", "import torch\nraise SystemExit(3)"), "SystemExit: 3 (mine.py, line 3"),
+        (("import torch", "import torch\nraise ValueError('a' * 500)"), f"{'a' * 388} ... (mine.py, line 3"),
         (("class Mine:", "class Mine"), "SyntaxError: expected ':' (mine.py, line 7)"),
     ],
 )

@@ -22,6 +22,8 @@ from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
 from schemas.preprocessing import Preprocessing
 
+_LONGEST_MESSAGE = 400
+
 
 def guarded(network: TeacherNetwork, name: str, path: Path) -> TeacherNetwork:
     """The same teacher; its mistakes are raised as ``TeacherError``.
@@ -51,6 +53,8 @@ def _one_line(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
     message = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":").removesuffix(".")
+    if len(message) > _LONGEST_MESSAGE:  # load_state_dict names every entry of both networks
+        message = f"{message[:_LONGEST_MESSAGE]} ..."
     own = [call for call in traceback.extract_tb(error.__traceback__) if Path(call.filename).parent == path.parent]
     return f"{message} ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})" if own else message
 
