@@ -55,4 +55,4 @@ def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-_REMEDY = "Remove it: nothing else depends on it, and make verify-cache ARGS=--live measures anew"
+_REMEDY = 'Remove it: nothing else depends on it, and make verify-cache ARGS="--live 8" measures anew'

@@ -46,4 +46,6 @@ def box_sentence(boxes: BoxFidelity) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "constant" if share is None else f"{100 * share:.2g}%"
+    if share is None:
+        return "constant"
+    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.0f}%"

@@ -66,7 +66,14 @@ def test_every_hashed_field_is_compared(tmp_path: Path, changes: dict[str, Any],
     write_cache(tmp_path, [])
     with pytest.raises(CacheError, match=told) as caught:
         open_for_writing(tmp_path, replaced(**changes), SLOTS)
-    assert f"make cache-teacher CACHE={tmp_path}-2" in str(caught.value)
+    assert f"make cache-teacher CACHE={tmp_path}-2. It holds no scene yet" in str(caught.value)
+
+
+def test_a_cache_with_scenes_is_not_called_empty(tmp_path: Path) -> None:
+    write_cache(tmp_path, SLOTS[:1])
+    with pytest.raises(CacheError) as caught:
+        open_for_writing(tmp_path, replaced(tier="float16"), SLOTS)
+    assert str(caught.value).endswith(f"make cache-teacher CACHE={tmp_path}-2")
 
 
 def test_all_differences_are_told_at_once(tmp_path: Path) -> None:

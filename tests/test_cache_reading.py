@@ -68,6 +68,12 @@ def test_a_cache_is_a_picture_of_the_moment_it_was_opened(root: Path) -> None:
     assert open_cache(root).scene_names == ("scene-0001", "scene-0002", "scene-0003")
 
 
+def test_all_that_is_absent_is_made_without_naming_it(tmp_path: Path) -> None:
+    write_cache(tmp_path, SLOTS[:1])
+    with pytest.raises(CacheError, match=rf"2 of 3 scenes .*: make cache-teacher CACHE={tmp_path}, or ask for fewer"):
+        open_cache(tmp_path).require_scenes([slot.name for slot in SLOTS])
+
+
 def test_absent_scenes_are_refused_by_name_with_the_remedy(root: Path) -> None:
     cache = open_cache(root)
     cache.require_scenes(["scene-0002", "scene-0001"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_runs import SMALL_TEACHER, cached_on_dask, cached_serially, choice_of, files_of, scenes_in
 
-from pipeline.teacher_stage.engine import Part, parse_part
+from pipeline.teacher_stage.engine import Part, engine_choice, parse_part
 from schemas.errors import RecipeError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -31,6 +31,19 @@ def test_parts_are_disjoint_and_complete(names: list[str], count: int) -> None:
 def test_a_part_that_is_none(text: str) -> None:
     with pytest.raises(RecipeError, match="expected i/n with i from 0 to n-1"):
         parse_part(text)
+
+
+@pytest.mark.parametrize("text", ["foo", "tcp://", "tcp://host", "tcp://host:", "host:port", "http s://a:1"])
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(
+        RecipeError, match=r"expected the address that `dask scheduler` prints .* tcp://10\.0\.0\.1:8786"
+    ):
+        engine_choice("serial", text, None, None)
+
+
+@pytest.mark.parametrize("text", ["tcp://10.0.0.1:8786", "tls://host:1", "host:8786", "tcp://[::1]:8786", "tcp://a:1/"])
+def test_an_address_asks_for_dask(text: str) -> None:
+    assert engine_choice("serial", text, None, None).name == "dask"
 
 
 def begun_part(data: Path, cache: Path, part: str) -> "subprocess.Popen[str]":

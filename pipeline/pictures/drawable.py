@@ -51,7 +51,10 @@ def _reason(manifest: Manifest, needed: Mapping[str, tuple[str, ...]]) -> str:
     missing = [name for name in needed if name not in dims]
     if missing:
         every = ",".join([*dims, *missing])
-        return f'the cache lacks {" and ".join(missing)}; make cache-teacher ARGS="--arrays {every}" gives it'
+        return (
+            f"the cache lacks {' and '.join(missing)}; if its teacher has them, make another one with "
+            f'make cache-teacher CACHE=... ARGS="--arrays {every}"'
+        )
     other = [name for name, expected in needed.items() if dims[name] != expected]
     if other:
         name = other[0]

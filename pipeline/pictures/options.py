@@ -30,5 +30,5 @@ def parse_cells(text: str) -> tuple[tuple[int, int], ...]:
     parts = [re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", part) for part in text.split(";")]
     found = tuple((int(part[1]), int(part[2])) for part in parts if part is not None)
     if len(found) < len(parts):
-        raise RecipeError(f'--cells {text!r}: expected rows and columns as in --cells "20,20;31,8".')
+        raise RecipeError(f"--cells {text!r}: expected rows and columns as in ARGS=\"--cells '20,20;31,8'\".")
     return found

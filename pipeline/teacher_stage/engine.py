@@ -1,5 +1,6 @@
 """What every engine is told, and what it tells while scenes are cached."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -8,6 +9,8 @@ from schemas.errors import RecipeError
 from schemas.fidelity import Fidelity
 
 EngineName = Literal["serial", "dask"]
+
+_SCHEDULER = re.compile(r"([a-z]+://)?\S+:\d+/?")
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,17 @@ def engine_choice(name: EngineName, scheduler: str | None, workers: int | None, 
     """The engine that the command line asks for; naming a scheduler or workers asks for dask.
 
     Raises:
-        RecipeError: a part that is none, or workers for a cluster that has its own.
+        RecipeError: a part that is none, an address that is none, or workers for a cluster that has its own.
     """
     if scheduler is not None and workers is not None:
         raise RecipeError(
             f"--workers {workers} starts a cluster on this machine, --scheduler {scheduler} uses one that has workers "
             "already: drop one of them."
+        )
+    if scheduler is not None and not _SCHEDULER.fullmatch(scheduler):
+        raise RecipeError(
+            f"--scheduler {scheduler!r}: expected the address that `dask scheduler` prints when it starts, "
+            "for example tcp://10.0.0.1:8786."
         )
     spread = "dask" if scheduler is not None or workers is not None else name
     return EngineChoice(spread, scheduler, workers, None if part is None else parse_part(part))
