@@ -29,8 +29,9 @@ class DamageError(CacheError):
         what: expected and found, in words.
     """
 
-    def __init__(self, whose: str, what: str, path: Path | RemoteFile, root: Path | RemoteFile) -> None:
-        super().__init__(f"the cache is damaged: {whose}, {what} ({path}). {how_to_repair(root)}")
+    def __init__(self, message: str, what: str = "") -> None:
+        """Made from its message, like every error: it can be raised again with more words, and crosses processes."""
+        super().__init__(message)
         self.what = what
 
 
@@ -68,7 +69,19 @@ def damaged(scene_name: str, what: str, path: Path | RemoteFile) -> DamageError:
         what: array, step, expected and found, in words.
         path: the damaged file: a receipt, or a shard in its array's folder.
     """
-    return DamageError(f"scene {scene_name}", what, path, path.parent.parent)
+    return damaged_file(f"scene {scene_name}", what, path, path.parent.parent)
+
+
+def damaged_file(whose: str, what: str, path: Path | RemoteFile, root: Path | RemoteFile) -> DamageError:
+    """An error that names a damaged file and says how to mend the cache.
+
+    Args:
+        whose: what the file belongs to, in words.
+        what: expected and found, in words.
+        path: the file.
+        root: the cache folder.
+    """
+    return DamageError(f"the cache is damaged: {whose}, {what} ({path}). {how_to_repair(root)}", what)
 
 
 def how_to_repair(root: Path | RemoteFile) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from cache.damage import DamageError
+from cache.damage import damaged_file
 from cache.durable_files import disk_errors, write_file
 from cache.group import CacheGroup
 from cache.layout import CacheLayout
@@ -63,12 +63,12 @@ def read_parameters(layout: AnyLayout, group: CacheGroup) -> dict[str, NDArray[A
         arrays: dict[str, NDArray[Any]] = safetensors_numpy.load(data)
         facts = _metadata(data)
     except (SafetensorError, ValueError) as error:
-        raise DamageError(_WHOSE, f"the file cannot be read: {error}", path, layout.root) from error
+        raise damaged_file(_WHOSE, f"the file cannot be read: {error}", path, layout.root) from error
     if facts.get("fingerprint") != group.fingerprint:
         what = f"of another cache: expected fingerprint {group.fingerprint}, found {facts.get('fingerprint')}"
-        raise DamageError(_WHOSE, what, path, layout.root)
+        raise damaged_file(_WHOSE, what, path, layout.root)
     if facts.get("sha256") != weights_sha256(arrays.items()):
-        raise DamageError(_WHOSE, "the content does not have the sha256 it states", path, layout.root)
+        raise damaged_file(_WHOSE, "the content does not have the sha256 it states", path, layout.root)
     return arrays
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cache.damage import DamageError, damaged
+from cache.damage import damaged, damaged_file
 from cache.frame_rows import row_fault
 from cache.group import CacheGroup
 from cache.layout import shard_key
@@ -53,7 +53,7 @@ def listed_receipts(layout: AnyLayout, group: CacheGroup) -> tuple[str, ...]:
     for name in found:
         if name not in group.scene_indices:
             path = layout.receipt(name)
-            raise DamageError(
+            raise damaged_file(
                 "its receipts", f"{path.name} is a receipt for a scene that has no place here", path, layout.root
             )
     return tuple(slot.name for slot in group.slots if slot.name in found)

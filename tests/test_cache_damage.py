@@ -1,5 +1,6 @@
 """Damage is named by scene, array and step, before anybody learns from it."""
 
+import pickle
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from cache_fakes import (
 from cache_no_fsync import no_fsync
 
 from cache import open_cache
+from cache.damage import DamageError
 from cache.parquet_file import parquet_bytes, read_parquet
 from cache.writing import open_for_writing
 from schemas.errors import CacheError
@@ -36,6 +38,16 @@ def flipped(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
+
+
+def test_the_error_can_be_told_again_and_crosses_processes(root: Path) -> None:
+    flipped(root / BEV, 3 * (BEV_BYTES + 4) + 17)
+    with pytest.raises(DamageError) as caught:
+        open_cache(root).read(token_of(SLOTS[1], 3), "bev")
+    carried = pickle.loads(pickle.dumps(caught.value))
+    assert (str(carried), carried.what) == (str(caught.value), caught.value.what)
+    assert "expected crc32c" in carried.what
+    assert str(type(carried)(f"stopped at step 4: {carried}")).startswith("stopped at step 4: the cache is damaged")
 
 
 def test_a_flipped_bit_is_named_by_scene_array_and_step(root: Path) -> None:

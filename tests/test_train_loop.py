@@ -283,6 +283,18 @@ def test_predictions_that_are_not_finite_name_the_samples(run_of) -> None:
         quietly(run)
 
 
+def test_a_damaged_cache_stops_with_scene_array_and_remedy(run_of, cache: Cache, tmp_path: Path) -> None:
+    shutil.copytree(cache.path, tmp_path / "damaged")
+    for path in (tmp_path / "damaged" / "bev").glob("c.*"):
+        data = bytearray(path.read_bytes())
+        data[: len(data) // 2] = bytes(byte ^ 1 for byte in data[: len(data) // 2])
+        path.write_bytes(data)
+    with pytest.raises(
+        CacheError, match=r"training stopped at step 1: the cache is damaged: scene .*, array bev, step .*repair-cache"
+    ):
+        quietly(run_of(cache=open_cache(tmp_path / "damaged")))
+
+
 def test_a_missing_image_in_the_middle_of_a_run_loses_nothing(run_of, tables: SceneTables, tmp_path: Path) -> None:
     run = run_of(checkpoint_every=100)
     world = tmp_path / "world"
