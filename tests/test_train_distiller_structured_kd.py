@@ -45,7 +45,7 @@ def targets_of(frames: int = 2, batch: int = 1) -> TeacherTargets:
 def losses(
     student: StudentOutputs, teacher: TeacherTargets, setting: DistillationSetting = INHERITED, **options: object
 ) -> dict[str, Tensor]:
-    distiller = StructuredKDDistiller(StructuredKDOptions.model_validate(options), setting)
+    distiller = StructuredKDDistiller(StructuredKDOptions.model_validate({"response_weight": 1} | options), setting)
     return distiller.losses(student, teacher, NO_TRUTH)
 
 

@@ -22,8 +22,10 @@ read, no code is released. Decided here:
   the cell. The student's earlier map is its memory and carries no gradient. A' has no bias: a difference has none.
 * A pillar's response is its cell's channel-mean magnitude, and τ counts in standard deviations of the teacher's over
   the cells of a frame: behind a LayerNorm the magnitudes of all cells are nearly one number, and their softmax as it is
-  would be flat (measured on the demo: a term of 0.0006 beside a detection loss of 6). ``response="channel"`` compares
-  every channel of A(S) and T instead, as they are (channel-wise distillation, ``train/spatial_softmax.py``).
+  would be flat (measured on the demo: a term of 0.0006 beside a detection loss of 6). So counted it is of size one,
+  but in single probes of 250 steps on the demo the weights 1 and 0.1 held detection back, as did A(S) in place of S
+  and τ = 4: hence 0.01. ``response="channel"`` compares every channel of A(S) and T instead, as they are
+  (channel-wise distillation, ``train/spatial_softmax.py``).
 * Decoder responses are compared query by query only where equal numbers mean equal queries: the student inherited the
   teacher's learned ones (``inherit`` with ``object_queries``), has as many, and they are held while it trains.
   ``decoder="auto"`` leaves the term out elsewhere, as with queries that start from a heatmap's peaks, ``"index"``
@@ -73,7 +75,7 @@ class StructuredKDOptions(BaseModel):
 
     spatial_weight: float = Field(default=1.0, ge=0)
     temporal_weight: float = Field(default=1.0, ge=0)
-    response_weight: float = Field(default=1.0, ge=0)
+    response_weight: float = Field(default=0.01, ge=0)
     decoder_weight: float = Field(default=0.5, ge=0)
     response: Literal["pillar", "channel"] = "pillar"
     temperature: float = Field(default=1.0, gt=0)
