@@ -106,9 +106,10 @@ def local_layout(path: Path) -> CacheLayout:
     Raises:
         CacheError: it is on another.
     """
-    if remote_root(path) is not None:
+    remote = remote_root(path)
+    if remote is not None:
         raise CacheError(
-            f"{path}: a cache is verified and repaired in a local folder (or a mounted one): "
+            f"{remote}: a cache is verified and repaired in a local folder (or a mounted one): "
             "name one with CACHE=..., on the machine that holds it"
         )
     return CacheLayout(path)

@@ -96,12 +96,13 @@ def summarise(source: StageSource, writer: CacheWriter, names: Sequence[str], fa
     committed, manifest = writer.committed(), source.manifest
     frames = source.frames_of(sorted(committed))
     size_bytes = sum(path.stat().st_size for path in writer.path.glob("*/c.*") if path.is_file())
+    others = f", and {more} more" if (more := len(committed - set(names))) else ""
     print_table(
         f"Cache {writer.path}",
         ("", ""),
         [
             ("teacher", manifest.teacher.name + (" (untrained)" if manifest.teacher.untrained else "")),
-            ("scenes", f"{sum(name in committed for name in names)} of {len(names)}"),
+            ("scenes", f"{sum(name in committed for name in names)} of {len(names)}{others}"),
             ("frames", str(frames)),
             ("size", f"{size_bytes / 1e9:.3g} GB, {size_bytes / max(frames, 1) / 1e6:.3g} MB a frame"),
             ("features", ", ".join(spec.name for spec in manifest.features)),

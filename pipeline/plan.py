@@ -23,7 +23,7 @@ from pipeline.teacher_stage.frame_counts import FrameCounts, count_frames
 from pipeline.teacher_stage.frame_timer import FrameTime, time_teacher
 from pipeline.teacher_stage.job import StageChoice, chosen_features, settle_arithmetic
 from pipeline.teacher_stage.made_up_frame import NUSCENES_SIZE_WH, made_up_inputs
-from pipeline.teacher_stage.plan import Plan, plan_of, print_plan, require_space
+from pipeline.teacher_stage.plan import Plan, plan_of, print_plan, print_price, require_space
 from pipeline.teacher_stage.teacher import Teacher, open_teacher, teacher_of
 from scenes.images import load_inputs
 from scenes.scene_tables import SceneTables
@@ -81,7 +81,9 @@ def plan(choice: StageChoice, options: PlanOptions) -> None:
     planned = _planned(choice, teacher, counts)
     timing = None
     if options.timed_frames > 0:
-        console.print(f"Timing {options.timed_frames} frames, after one to warm up ...")
+        print_price(planned)
+        frames = f"{options.timed_frames} frame{'s' if options.timed_frames > 1 else ''}"
+        console.print(f"Timing {frames}, after one to warm up (--time-frames 0 leaves that out) ...", soft_wrap=True)
         timing = _time(choice, planned, teacher, tables, options.timed_frames)
         if tables is not None and choice.weights.checkpoint is not None and planned.order.tier != "float16":
             planned = replace(planned, archive_share=timing.frame.archive_share)

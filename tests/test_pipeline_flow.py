@@ -87,6 +87,7 @@ def test_scenes_narrow_both_stages(program: Program) -> None:
     assert second in refused
     assert "make cache-teacher" in refused
     printed = program.succeeded("cache-teacher", "--untrained", "--scenes", second)
+    assert "scenes │ 1 of 1, and 1 more" in printed
     assert "frames │ 8 │" in printed, "the size beside it is that of the whole cache"
     assert "on 1 scenes" in program.succeeded("train-student", "--allow-untrained-teacher", "--scenes", first)
 

@@ -66,6 +66,7 @@ def test_a_real_scene_is_counted_and_timed(tiny_world: Path, tmp_path: Path) -> 
     assert "8 frames in 2 scenes │ counted: train in" in printed
     known = r"measured: frames of scene-\d+, random weights, cpu, 1 threads, float32; median of 1"
     assert re.search(rf"teacher, a frame │ [\d.]+ m?s │ {known}", printed)
+    assert re.search(r"8 frames of .* free Timing 1 frame, after one to warm up \(--time-frames 0", printed)
     assert "images, a frame" in printed
     assert "on 2 such devices" in printed
     assert list(tmp_path.iterdir()) == [], "nothing is written, not even an index of the tables"
