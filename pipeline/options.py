@@ -72,7 +72,8 @@ WorkersOption = Annotated[
     typer.Option("--workers", min=1, help="Processes of the dask engine on this machine. Default: one a GPU."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Torch threads of each process. Default: cores ÷ workers.")
+    int | None,
+    typer.Option("--threads", min=1, max=512, help="Torch threads of each process. Default: cores ÷ workers."),
 ]
 PartOption = Annotated[
     str | None,

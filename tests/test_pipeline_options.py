@@ -1,6 +1,7 @@
 """The command line's names are a promise: changing one is a decision that this test makes visible."""
 
 import typer
+from typer.testing import CliRunner
 
 from pipeline.__main__ import app
 
@@ -40,3 +41,10 @@ def test_commands_and_their_options() -> None:
         for name, command in commands.items()
     }
     assert found == PROMISED
+
+
+def test_threads_beyond_any_machine_are_refused() -> None:
+    """Torch dies of them without a word."""
+    found = CliRunner().invoke(app, ["cache-teacher", "--threads", "9999"])
+    assert found.exit_code == 2
+    assert "less than or equal to 512" in " ".join(found.output.replace("│", " ").split())
