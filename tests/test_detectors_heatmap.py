@@ -118,7 +118,9 @@ def test_a_perfect_prediction_costs_next_to_nothing() -> None:
     boxes = boxes_at([(5.3, -1.2), (-4, 3)], [3, 8])
     target = targets_of([boxes], GRID, CPU)[0]
     heatmap, codes = torch.full((1, 10, 8, 10), -12.0), torch.zeros(1, 8, 10, 10)
-    for code, label, (row, col) in zip(encode_boxes(boxes), boxes.labels, centre_cells(target.codes, GRID), strict=True):
+    for code, label, (row, col) in zip(
+        encode_boxes(boxes), boxes.labels, centre_cells(target.codes, GRID), strict=True
+    ):
         heatmap[0, label, row, col] = 12
         codes[0, row, col] = torch.from_numpy(code)
     perfect = heatmap_losses(CellPredictions(heatmap, codes), [target], torch.ones(10), _config())

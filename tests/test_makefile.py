@@ -24,8 +24,17 @@ def dry_run(*arguments: str, **environment: str) -> str:
 
 @pytest.mark.parametrize(
     "target",
-    ["cache-teacher", "train-student", "evaluate", "plan", "verify-cache", "repair-cache", "view-cache"]
-    + ["make-scenes", "demo-teacher"],
+    [
+        "cache-teacher",
+        "train-student",
+        "evaluate",
+        "plan",
+        "verify-cache",
+        "repair-cache",
+        "view-cache",
+        "make-scenes",
+        "demo-teacher",
+    ],
 )
 def test_a_program_is_its_command(target: str) -> None:
     assert dry_run(target).strip() == f".venv/bin/python -m pipeline {target}"

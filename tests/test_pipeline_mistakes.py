@@ -14,8 +14,8 @@ from tiny_world import TINY_OPTIONS
 from detectors.weights import save_weights
 from pipeline import demo_teacher, missing_cache
 from pipeline.dataset import DataChoice
-from pipeline.recipes import demo, with_distillers
 from pipeline.device import open_device
+from pipeline.recipes import demo, with_distillers
 from pipeline.training import seeded_detector
 from scenes.synthetic import write_world
 from scenes.tables import load_tables
