@@ -81,7 +81,10 @@ class Writer:
         """End it and its children at once; its status, which is ``SIGKILL`` unless it had ended by itself."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        return self.wait()
+        status = self.wait()
+        while _alive_in_group(self.pid):  # on a busy machine its children hold their locks a little longer
+            time.sleep(0.01)
+        return status
 
     def wait(self) -> int:
         """Its status as ``os.waitpid`` gives it."""
@@ -181,3 +184,12 @@ def _bytes(path: Path) -> bytes:
     with suppress(FileNotFoundError, ProcessLookupError):
         return path.read_bytes()
     return b""
+
+
+def _alive_in_group(group: int) -> bool:
+    """Whether a process of a process group runs, or is still being ended."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        state, _parent, process_group = _bytes(stat).rpartition(b")")[2].split()[:3] or (b"Z", b"", b"0")
+        if int(process_group) == group and state not in (b"Z", b"X"):
+            return True
+    return False
