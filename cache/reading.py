@@ -241,9 +241,8 @@ class Cache:
         present = set(self.scene_names)
         absent = [name for name in names if name not in present]
         if absent:
-            only = f' ARGS="--scenes {",".join(absent)}"'
-            if len(absent) > 1 and len(absent) == len(self.all_scene_names) - len(present):
-                only = ""  # cache-teacher adds whatever its split lacks
+            all_of_them = 1 < len(absent) == len(self.all_scene_names) - len(present)  # what cache-teacher adds unasked
+            only = "" if all_of_them else f' ARGS="--scenes {",".join(absent)}"'
             raise CacheError(
                 f"{len(absent)} of {len(names)} scenes are not in the cache {self.path}: {shortened(absent)}. "
                 f"Add them: make cache-teacher CACHE={self.path}{only}, "
