@@ -235,7 +235,7 @@ def tell(found: Found) -> int:
 def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="at least so many in all")
     parser.add_argument("--programs", type=int, default=60, help="kills of the real command line, among them")
     parser.add_argument("--tiers", nargs="+", choices=TIERS, default=TIERS)
     parser.add_argument("--seed", type=int, default=0)
@@ -244,8 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         os.chdir(folder)  # the programs keep their index of the data here
         test = KillTest(Path(folder), arguments.tiers, arguments.seed)
-        found = run(test, arguments.kills - arguments.programs, arguments.seed, program=False)
-        found |= run(test, arguments.programs, arguments.seed, program=True)
+        programs = min(arguments.programs, arguments.kills)
+        found = run(test, arguments.kills - programs, arguments.seed, program=False)
+        found |= run(test, programs, arguments.seed, program=True)
         faults = tell(found)
     print(f"seed {arguments.seed}, {time.monotonic() - begun:.0f} s, {faults} faults")
     raise SystemExit(1 if faults else 0)

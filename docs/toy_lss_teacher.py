@@ -20,7 +20,7 @@ from schemas.frames import CameraInputs
 from schemas.preprocessing import Preprocessing
 
 DEPTHS_M = torch.arange(1.0, 45.0, 1.0)
-CHANNELS, STRIDE = 64, 8
+CHANNELS, STRIDE = 48, 8
 
 
 class ToyLSS(nn.Module):

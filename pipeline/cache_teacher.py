@@ -74,9 +74,10 @@ class ConsoleEvents:
         console.print(f"{scene_name} failed: {reason}", style="red", soft_wrap=True)
 
     def fidelity_measured(self, fidelity: Fidelity) -> None:
-        """Print the table, and store it for ``view-cache``."""
+        """Print the table, and store the first one for ``view-cache``."""
         print_fidelity(fidelity, "Cached against live")
-        self._writer.write_fidelity(fidelity)
+        if not CacheLayout(self._writer.path).fidelity.exists():
+            self._writer.write_fidelity(fidelity)
 
 
 def check_price(source: StageSource, path: Path, names: Sequence[str], cached: Collection[str] = ()) -> None:
