@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", help="of the teacher; default: demo, and bevformer-base where there is a GPU")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="processors, and torch's threads")
-    parser.add_argument("--scenes", type=int, default=2)
+    parser.add_argument("--scenes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=20, help="keyframes in a scene")
     parser.add_argument("--needed-gb", type=float, default=4, help="room for the caches of all rounds")
     chosen = parser.parse_args(arguments)

@@ -3,13 +3,15 @@
     python -m benchmarks.writing
 
 A scene of Base-sized BEV maps (int8, with scales and offsets). Ours: append every frame, commit (checksums, fsync,
-renames, receipt, frame index). zarr-python: the same arrays, one shard a scene, uncompressed, without chunk checksums;
+renames, receipt, frame index). zarr-python: the same arrays, one shard a scene, uncompressed, without chunk checksums
+unless said;
 written as a whole (from a scene that is in one piece of memory already), or frame by frame (which rewrites the shard
 each time). It calls no fsync by itself, so its files are fsynced when it is done. "From floats" adds our quantisation
 on the processor to both sides. Prints Markdown tables: frames/s, then the bytes that each hands to the kernel.
 """
 
 import itertools
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,12 +32,15 @@ from benchmarks.base_frames import (
 from benchmarks.machine import command_line, fsync_tree, scratch
 from benchmarks.report import Comparison, Goal, print_comparisons, print_table
 from benchmarks.rounds import Contender, ratio, spread, time_rounds
+from cache.durable_files import start_writeback
 from cache.quantise import encode
 from cache.writing import SceneSlot, open_for_writing
 from schemas.features import FeatureSpec, frame_bytes
 
 WHOLE, FRAMEWISE = "zarr-python, whole shard", "zarr-python, frame by frame"
-GOALS = {WHOLE: Goal(8), FRAMEWISE: Goal(25)}
+CHECKED = "zarr-python, whole shard, with checksums as ours"
+PLAIN = "the disk: the same bytes into one plain file"
+GOALS = {WHOLE: Goal(8), CHECKED: Goal(8), FRAMEWISE: Goal(25), PLAIN: None}
 
 
 class Scenes:
@@ -68,10 +73,10 @@ class Scenes:
                     scene.append(frame)
             assert scene.commit(rows_of(self.slot))
 
-    def whole_shard(self, scene: StoredFrame) -> None:
+    def whole_shard(self, scene: StoredFrame, *, checked: bool = False) -> None:
         """One assignment for each array (steps, ...)."""
         folder = self._fresh()
-        for name, array in self._zarr(folder).items():
+        for name, array in self._zarr(folder, checked=checked).items():
             array[0] = scene[name]
         fsync_tree(folder)
 
@@ -84,11 +89,25 @@ class Scenes:
                 arrays[name][0, step] = values
         fsync_tree(folder)
 
+    def plain_file(self, frames: Sequence[StoredFrame]) -> None:
+        """What the disk allows: no index, no checksums, one fsync; the disk may begin early, as for ours."""
+        folder = self._fresh()
+        folder.mkdir()
+        descriptor, end = os.open(folder / "file", os.O_WRONLY | os.O_CREAT), 0
+        for frame in frames:
+            for values in frame.values():
+                os.write(descriptor, np.ascontiguousarray(values).data)
+                start_writeback(descriptor, end, values.nbytes)
+                end += values.nbytes
+        os.fsync(descriptor)
+        os.close(descriptor)
+
     def _fresh(self) -> Path:
         return self.folder / f"scene-{next(self._numbers)}"
 
-    def _zarr(self, folder: Path) -> dict[str, Any]:
+    def _zarr(self, folder: Path, *, checked: bool = False) -> dict[str, Any]:
         import zarr  # noqa: PLC0415
+        from zarr.codecs import Crc32cCodec  # noqa: PLC0415
 
         group = zarr.create_group(folder)
         return {
@@ -98,7 +117,7 @@ class Scenes:
                 dtype=array.dtype,
                 shards=(1, self.slot.length, *array.shape),
                 chunks=(1, 1, *array.shape),
-                compressors=None,
+                compressors=Crc32cCodec() if checked else None,
                 fill_value=0,
             )
             for spec in self.specs
@@ -131,7 +150,9 @@ def compare(scenes: Scenes, frames: Sequence[StoredFrame], rounds: int) -> list[
         "stored": {
             "ours": lambda _: scenes.ours(frames, stored=True),
             WHOLE: lambda _: scenes.whole_shard(whole),
+            CHECKED: lambda _: scenes.whole_shard(whole, checked=True),
             FRAMEWISE: lambda _: scenes.frame_by_frame(frames),
+            PLAIN: lambda _: scenes.plain_file(frames),
         },
         "from floats": {
             "ours": lambda _: scenes.ours(floats, stored=False),
@@ -151,6 +172,7 @@ def compare(scenes: Scenes, frames: Sequence[StoredFrame], rounds: int) -> list[
                 goal if source == "stored" else None,
             )
             for name, goal in GOALS.items()
+            if name in rates
         ]
     return rows
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.mapped_cells import gather_mapped
 from cache.remote_file import RemoteFile
 from cache.shard_file import ShardFile
 from schemas.errors import CacheError
@@ -116,9 +115,10 @@ def read_selection(shard: ShardFile, step: int, cells: CellSelection, into: NDAr
 
 def _gathered(shard: ShardFile, step: int, cells: CellSelection, into: NDArray[Any]) -> bool:
     """Whether the cells could be taken out of the mapped file."""
-    if isinstance(shard.path, RemoteFile):
+    mapped = shard.mapped()
+    if mapped is None:
         return False
     rows = into.reshape(len(into), -1).view(np.uint8)
     first, length = cells.spans(MAPPED_GAP_BYTES // rows.shape[1])
     spans = np.stack([first, first + length - 1], axis=1)
-    return gather_mapped(shard.path, int(shard.offsets[step]), spans, cells.flat, rows)
+    return mapped.gather(int(shard.offsets[step]), spans, cells.flat, rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache.damage import damaged
 from cache.durable_files import disk_errors
+from cache.mapped_cells import MappedFile, map_file
 from cache.shard_bytes import ShardContents, crc32c, decode_payload, decode_payload_into, index_bytes
 from cache.storage import AnyFile, file_size, read_parts, read_span, read_with_checksum
 from schemas.features import StoredArray
@@ -42,6 +43,16 @@ class ShardFile:
     offsets: NDArray[np.int64]
     nbytes: NDArray[np.int64]
     crc32c: NDArray[np.uint32]
+    _mapped: list[MappedFile] = field(default_factory=list, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mapped": []}  # another process maps the file for itself
+
+    def mapped(self) -> MappedFile | None:
+        """The file, mapped from the first call on; None where that cannot be done."""
+        if not self._mapped and isinstance(self.path, Path):
+            self._mapped.extend(found for found in [map_file(self.path)] if found is not None)
+        return self._mapped[0] if self._mapped else None
 
     @property
     def steps(self) -> int:

@@ -1,9 +1,9 @@
 """Some cells of a frame are those of the whole frame, and little more than them is read."""
 
 import os
+import pickle
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from range_server import serving
 
-from cache import Cache, cell_reading, mapped_cells, open_cache
+from cache import Cache, cell_reading, open_cache
 from cache.cell_reading import CellSelection, read_selection
 from cache.shard_file import ShardFile
 from cache.shard_writer import ShardWriter
@@ -99,8 +99,8 @@ def shard_of(path: Path, frames: np.ndarray) -> ShardFile:
     )
 
 
-def not_mapped(*_: object) -> bool:
-    return False
+def not_mapped(_: ShardFile) -> None:
+    """As on a system that cannot say what a mapping would fail on."""
 
 
 @given(data=st.data(), gap=st.sampled_from([0, 1, 6, 40, 10_000]), mapped=st.booleans())
@@ -117,7 +117,7 @@ def test_any_mask_reads_what_indexing_gives(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_reading, "MAPPED_GAP_BYTES" if mapped else "LOCAL_GAP_BYTES", gap)
         if not mapped:
-            patch.setattr(cell_reading, "gather_mapped", not_mapped)
+            patch.setattr(ShardFile, "mapped", not_mapped)
         read_selection(shard, 1, selection, into)
     np.testing.assert_array_equal(into, frames[1][mask])
     listed = np.argwhere(mask)[::-1]
@@ -143,7 +143,7 @@ def test_where_nothing_can_be_mapped_a_window_is_one_call_a_row_and_reads_no_mor
         return preadv(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", counted)
-    monkeypatch.setattr(cell_reading, "gather_mapped", not_mapped)
+    monkeypatch.setattr(ShardFile, "mapped", not_mapped)
     read_selection(shard, 0, CellSelection.of_mask(mask), into)
     assert calls == [25 * 256] * 25
     np.testing.assert_array_equal(into, frames[0][mask])
@@ -166,21 +166,27 @@ def test_mapped_cells_take_no_call_and_cross_pages(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say what a mapping would fail on")
-def test_a_file_that_fails_after_it_was_mapped_is_named_and_kills_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shard = shard_of(tmp_path / "map", np.zeros((1, 100, 100, 8), dtype=np.int8))
-    populate = mapped_cells._populate
-
-    def cut_short(*arguments: Any) -> None:
-        os.truncate(shard.path, 4096)
-        populate(*arguments)
-
-    monkeypatch.setattr(mapped_cells, "_populate", cut_short)
+def test_a_file_that_fails_while_it_is_mapped_is_named_and_kills_nobody(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(-127, 128, (1, 100, 100, 8), dtype=np.int8)
+    shard = shard_of(tmp_path / "map", frames)
+    cells, into = CellSelection.of_mask(np.ones((100, 100), dtype=bool)), np.empty((10_000, 8), dtype=np.int8)
+    read_selection(shard, 0, cells, into)
+    os.truncate(shard.path, 4096)
     with pytest.raises(CacheError, match=r"scene-0001, array map, step 0: the file ends before the frame does"):
-        read_selection(
-            shard, 0, CellSelection.of_mask(np.ones((100, 100), dtype=bool)), np.empty((10_000, 8), dtype=np.int8)
-        )
+        read_selection(shard, 0, cells, into)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say what a mapping would fail on")
+def test_a_mapped_shard_can_be_sent_to_another_process_and_outlives_its_name(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(-127, 128, (1, 4, 5, 8), dtype=np.int8)
+    shard = shard_of(tmp_path / "map", frames)
+    cells, into = CellSelection.of_mask(np.ones((4, 5), dtype=bool)), np.empty((20, 8), dtype=np.int8)
+    read_selection(shard, 0, cells, into)
+    read_selection(pickle.loads(pickle.dumps(shard)), 0, cells, into)
+    shard.path.unlink()
+    into[:] = 0
+    read_selection(shard, 0, cells, into)
+    np.testing.assert_array_equal(into.reshape(4, 5, 8), frames[0])
 
 
 def test_a_file_that_ends_early_is_named(tmp_path: Path) -> None:
@@ -194,4 +200,4 @@ def test_a_file_that_ends_early_is_named(tmp_path: Path) -> None:
     read_selection(shard, 0, CellSelection.of_mask(mask), into)
     shard.path.unlink()
     with pytest.raises(CacheError, match=r"scene-0001, array map, step 0"):
-        read_selection(shard, 0, CellSelection.of_mask(mask), into)
+        read_selection(pickle.loads(pickle.dumps(shard)), 0, CellSelection.of_mask(mask), into)
