@@ -105,7 +105,7 @@ def open_for_writing(
         create_group(layout, CacheGroup(manifest, tuple(scenes)))
     group = read_group(layout)
     remedy = f"Give the new features a cache of their own: make cache-teacher CACHE={path}-2"
-    if not listed_receipts(layout, group):
+    if not layout.receipts.is_dir() or not listed_receipts(layout, group):
         remedy += f". It holds no scene yet: unless somebody is filling it, {path} may as well be removed"
     refuse_other_manifest(path, manifest, group.manifest, remedy)
     _refuse_other_scenes(path, tuple(scenes), group.slots)

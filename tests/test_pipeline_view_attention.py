@@ -159,5 +159,5 @@ def test_cells_as_typed(text: str, cells: tuple[tuple[int, int], ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "20", "1,2;", "1,2,3", "-1,2", "a,b"])
 def test_cells_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match=r'expected rows and columns as in --cells "20,20;31,8"'):
+    with pytest.raises(RecipeError, match=r"expected rows and columns as in ARGS=.--cells '20,20;31,8'"):
         parse_cells(text)
