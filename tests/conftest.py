@@ -5,6 +5,7 @@ import os
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from tiny_world import write_tiny_world
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs behind it, and programs inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ONE_FRAME = Path(os.environ.get("NUSCENES_ONE_FRAME", REPOSITORY.parent / "shared" / "nuscenes-one-frame"))
