@@ -22,7 +22,7 @@ def refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest, remedy: 
     """
     if not differing_fields(ours.hashed_fields(), theirs.hashed_fields()):
         return
-    differing = differing_fields(_readable_fields(ours), _readable_fields(theirs))
+    differing = differing_fields(readable_fields(ours), readable_fields(theirs))
     lines = [f"  {name}: {theirs_value} in the cache, {our_value} now" for name, our_value, theirs_value in differing]
     raise CacheError(
         f"the cache {path} was made differently, and a cache holds one kind of feature only:\n"
@@ -31,7 +31,7 @@ def refuse_other_manifest(path: Path, ours: Manifest, theirs: Manifest, remedy: 
     )
 
 
-def _readable_fields(manifest: Manifest) -> dict[str, Any]:
+def readable_fields(manifest: Manifest) -> dict[str, Any]:
     """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
     fields = manifest.hashed_fields()
     try:

@@ -1,6 +1,5 @@
 """Two caches compared: their manifests, their scenes, and frame by frame what they store."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import compute
 
+from cache.manifest_check import readable_fields
 from cache.reading import Cache
 from pipeline.teacher_stage.feature_error import FeatureError
 from schemas.features import FeatureSpec
@@ -120,7 +120,7 @@ def compare_caches(
         if not same:
             other_bytes.append(scene)
     return Comparison(
-        manifest=tuple(differing_fields(_opened(ours.manifest), _opened(theirs.manifest))),
+        manifest=tuple(differing_fields(readable_fields(ours.manifest), readable_fields(theirs.manifest))),
         only_ours=() if narrowed else tuple(sorted(set(ours.scene_names) - set(theirs.scene_names))),
         only_theirs=() if narrowed else tuple(sorted(set(theirs.scene_names) - set(ours.scene_names))),
         scenes=tuple(scenes),
@@ -199,16 +199,6 @@ def _label(spec: FeatureSpec, ours: Manifest, theirs: Manifest) -> str:
     shapes = [manifest.feature(spec.name).shape for manifest in (ours, theirs)]
     rows, cols = min(shapes)[:2]
     return spec.name if shapes[0] == shapes[1] else f"{spec.name} at {rows} × {cols}"
-
-
-def _opened(manifest: Manifest) -> dict[str, Any]:
-    """The hashed fields, the teacher's architecture opened up so that a difference in it is told by its name."""
-    fields = manifest.hashed_fields()
-    try:
-        fields["teacher"]["architecture"] = json.loads(manifest.teacher.architecture)
-    except ValueError:  # a teacher of one's own may describe itself in words
-        return fields
-    return fields
 
 
 def tokens_of(cache: Cache, scene: str) -> list[str]:

@@ -13,14 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.teacher_stage.network import DecodesBev, Inheritable, TeacherNetwork
+from pipeline.teacher_stage.around_teacher import AroundTeacher
+from pipeline.teacher_stage.network import DecodesBev, TeacherNetwork
 from pipeline.teacher_stage.quantise import StoredFrame, quantise, refuse_unfit
-from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
 from schemas.errors import CacheError, TeacherError, UserError
-from schemas.features import FeatureSpec
 from schemas.frames import CameraInputs
-from schemas.preprocessing import Preprocessing
 
 _LONGEST_MESSAGE = 400
 
@@ -74,31 +72,13 @@ def _kind(answer: object) -> str:
     return type(answer).__name__
 
 
-class _Guarded:
+class _Guarded(AroundTeacher):
     """A ``TeacherNetwork`` around somebody's."""
 
     def __init__(self, network: TeacherNetwork, name: str, path: Path) -> None:
-        self._network, self._name, self._path = network, name, path
+        super().__init__(network)
+        self._name, self._path = name, path
         self._proven = False
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """As the teacher's."""
-        return self._network.preprocessing
-
-    @property
-    def grid(self) -> BevGrid:
-        """As the teacher's."""
-        return self._network.grid
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As the teacher's."""
-        return self._network.class_names
-
-    def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """As the teacher's."""
-        return self._network.feature_specs()
 
     def features(self, inputs: CameraInputs, previous: Any) -> tuple[Mapping[str, Tensor], Any]:
         """One keyframe.
@@ -118,14 +98,6 @@ class _Guarded:
         if not self._proven:
             self._prove(found, where)
         return found, state
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """As the teacher's."""
-        return self._network.state_dict()
-
-    def inheritable(self) -> Mapping[str, Tensor]:
-        """What the teacher offers, and nothing where it offers nothing."""
-        return self._network.inheritable() if isinstance(self._network, Inheritable) else {}
 
     def _prove(self, found: Mapping[str, Tensor], where: str) -> None:
         """Have the quantiser look at every promised feature once.
