@@ -359,7 +359,7 @@ def test_a_foreign_checkpoint_is_refused(run_of) -> None:
     run.out.mkdir()
     torch.save({"state_dict": {}}, run.out / "last.pt")
     with pytest.raises(
-        CheckpointError, match=r"expected format 'bev-teacher-cache training state 1', got 'none stated'"
+        CheckpointError, match=r"expected format 'bev-teacher-cache training state 2', got 'none stated'"
     ):
         quietly(run)
 

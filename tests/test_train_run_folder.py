@@ -9,8 +9,7 @@ import torch
 from train_world import CPU
 
 from schemas.errors import UserError
-from train.checkpoint import TrainingState, save_checkpoint
-from train.clips import ClipPosition
+from train.checkpoint import Progress, TrainingState, save_checkpoint
 from train.run_folder import RunFolder, open_run_folder
 
 HOLD = """
@@ -67,7 +66,7 @@ def test_a_checkpoint_on_a_full_disk_is_told_like_any_other_write(tmp_path: Path
     folder, learner = RunFolder(tmp_path), torch.nn.Linear(100, 100)
     state = TrainingState(learner, torch.optim.AdamW(learner.parameters()), torch.amp.GradScaler("cpu"), CPU)
     with pytest.raises(UserError, match=r"writing last.pt failed: .*No space left"):
-        folder.write(folder.checkpoint, lambda _: save_checkpoint(Path("/dev/full"), state, 1, ClipPosition(), {}))
+        folder.write(folder.checkpoint, lambda _: save_checkpoint(Path("/dev/full"), state, Progress(1), {}))
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

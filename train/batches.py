@@ -49,6 +49,7 @@ class TrainingBatch:
         past_boxes: for each sample the annotations of its earlier frames, nearest first, where they were in the LiDAR
             frame of the supervised one; of any range.
         previous_is_adjacent: whether the frame before the supervised one is its neighbour in the scene.
+        continues: whether a sample goes on from the memory that its scene's sample of the batch before has left.
         teacher: cached targets, valid until the next batch is asked for; None without a cache.
         sample_tokens: of the supervised frames.
         after: where the sequence of clips goes on.
@@ -59,6 +60,7 @@ class TrainingBatch:
     boxes: tuple[Boxes, ...]
     past_boxes: tuple[tuple[Boxes, ...], ...]
     previous_is_adjacent: Bool[Tensor, " batch"]
+    continues: tuple[bool, ...]
     teacher: TeacherTargets | None
     sample_tokens: tuple[str, ...]
     after: ClipPosition
@@ -129,6 +131,7 @@ class BatchStream(Iterator[TrainingBatch]):
             previous_is_adjacent=torch.tensor(
                 [clip.previous_is_adjacent for clip in pending.planned.clips], device=self._device
             ),
+            continues=tuple(clip.carried_from is not None for clip in pending.planned.clips),
             teacher=self._collect(pending.targets),
             sample_tokens=tuple(clip.sample_tokens[-1] for clip in pending.planned.clips),
             after=pending.planned.after,

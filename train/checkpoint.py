@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from detectors.outputs import TemporalState
 from schemas.errors import CheckpointError
 from schemas.manifest import differing_fields
 from train.clips import ClipPosition
 
-FORMAT = "bev-teacher-cache training state 1"
+FORMAT = "bev-teacher-cache training state 2"
 
 Identity = Mapping[str, Any]
 """What a checkpoint belongs to, as plain JSON values: detector, options, data set, cache."""
@@ -37,14 +38,28 @@ class TrainingState:
     device: torch.device
 
 
-def save_checkpoint(path: Path, state: TrainingState, step: int, position: ClipPosition, identity: Identity) -> None:
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: steps done.
+        position: where the sequence of clips goes on.
+        memory: what the last batch left for one that streams on from it; None before the first step.
+    """
+
+    step: int = 0
+    position: ClipPosition = field(default_factory=ClipPosition)
+    memory: TemporalState | None = None
+
+
+def save_checkpoint(path: Path, state: TrainingState, progress: Progress, identity: Identity) -> None:
     """Write a checkpoint; the caller sees to it that the name becomes visible at once.
 
     Args:
         path: the file.
         state: what training has changed.
-        step: steps done.
-        position: where the sequence of clips goes on.
+        progress: how far it has come.
         identity: what it belongs to.
 
     Raises:
@@ -53,9 +68,10 @@ def save_checkpoint(path: Path, state: TrainingState, step: int, position: ClipP
     content = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "step": step,
-        "epoch": position.epoch,
-        "position": position.position,
+        "step": progress.step,
+        "epoch": progress.position.epoch,
+        "position": progress.position.position,
+        "memory": None if progress.memory is None else vars(progress.memory),
         "learner": state.learner.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -66,7 +82,7 @@ def save_checkpoint(path: Path, state: TrainingState, step: int, position: ClipP
         torch.save(content, file)
 
 
-def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> tuple[int, ClipPosition]:
+def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Progress:
     """Put a checkpoint back, in place.
 
     Args:
@@ -75,7 +91,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> tup
         identity: what the run is now.
 
     Returns:
-        Steps done, and where the sequence of clips goes on.
+        How far the run had come.
 
     Raises:
         CheckpointError: it cannot be read, or it belongs to another detector, recipe, data set or cache: every
@@ -96,7 +112,8 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> tup
     torch.set_rng_state(content["random_cpu"])
     if state.device.type == "cuda" and content["random_cuda"] is not None:
         torch.cuda.set_rng_state(content["random_cuda"], state.device)
-    return content["step"], ClipPosition(content["epoch"], content["position"])
+    memory = None if content["memory"] is None else TemporalState(**content["memory"]).to(state.device)
+    return Progress(content["step"], ClipPosition(content["epoch"], content["position"]), memory)
 
 
 def _read(path: Path) -> dict[str, Any]:

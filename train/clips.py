@@ -6,8 +6,13 @@ sequence is two numbers, ``(epoch, position)``, and resuming is starting there. 
 
 At the start of a scene the clip is shorter, never padded: BEVFormer starts each scene from an empty BEV, and a student
 that is evaluated so should be trained so.
+
+A clip's history costs a forward pass a frame and ends with the clip. Streaming is the other way to have a memory: whole
+scenes run side by side, every frame is supervised, and each step goes on from the memory that the step before it left.
+That history is as long as the scene and costs nothing, but the frames of consecutive batches are much alike.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -29,12 +34,18 @@ class ClipOptions(BaseModel):
             ``drop-one``: the published BEVFormer queue. Of the ``length`` keyframes before the supervised one, one
             drawn at random is left out, so that steps of 0.5 s and 1.0 s both occur. The published queue runs on into
             the scene before; ours stays in the scene, and a draw from before its start leaves nothing out.
+            ``stream``: single frames, in the order of their scenes; ``length`` is not read. Memory is carried over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     length: int = Field(default=4, ge=1)
-    mode: Literal["consecutive", "drop-one"] = "consecutive"
+    mode: Literal["consecutive", "drop-one", "stream"] = "consecutive"
+
+    @property
+    def history_frames(self) -> int:
+        """Most keyframes in a clip before the supervised one."""
+        return 0 if self.mode == "stream" else self.length - 1
 
 
 @dataclass(frozen=True)
@@ -45,16 +56,19 @@ class Clip:
         scene_name: their scene.
         steps: positions in the scene, ascending; the last one is supervised.
         sample_tokens: one per step.
+        carried_from: the step whose memory the batch before this one left for the clip; None without such memory.
     """
 
     scene_name: str
     steps: tuple[int, ...]
     sample_tokens: tuple[str, ...]
+    carried_from: int | None = None
 
     @property
     def previous_is_adjacent(self) -> bool:
         """Whether the frame before the supervised one is its neighbour in the scene; False when there is none."""
-        return len(self.steps) > 1 and self.steps[-2] == self.steps[-1] - 1
+        previous = self.steps[-2] if len(self.steps) > 1 else self.carried_from
+        return previous is not None and previous == self.steps[-1] - 1
 
     def without_history(self) -> "Clip":
         """The supervised frame alone."""
@@ -101,6 +115,7 @@ class ClipPlan:
         frames = frames.sort_by([("scene_name", "ascending"), ("step", "ascending")])
         self._scene_names: list[str] = frames["scene_name"].to_pylist()
         self._sample_tokens: list[str] = frames["sample_token"].to_pylist()
+        self._scene_numbers = np.unique(self._scene_names, return_inverse=True)[1]
         self._steps = frames["step"].to_numpy()
         has_images = frames["has_images"].to_numpy()
         self._first_rows = _first_usable_rows(self._steps, has_images)
@@ -139,17 +154,62 @@ class ClipPlan:
                 yield PlannedBatch(tuple(chosen), ClipPosition(epoch, position))
             epoch, position = epoch + 1, 0
 
+    def streams(self, start: ClipPosition, batch_size: int) -> Iterator[PlannedBatch]:
+        """As ``batches``, of scenes side by side: each frame follows the one in the same row of the batch before.
+
+        A row that ends its scene takes the next one. An epoch ends when there is none left for some row, so the last
+        frames of the others are left out, of other scenes in every epoch; no batch is smaller than the others.
+        """
+        epoch, position = start.epoch, start.position
+        while True:
+            ticks = self._side_by_side(epoch, batch_size)
+            width = len(ticks[0])
+            for tick in ticks[position // width :]:
+                position += width
+                yield PlannedBatch(tuple(tick), ClipPosition(epoch, position))
+            epoch, position = epoch + 1, 0
+
     def epoch(self, epoch: int) -> list[Clip]:
         """Clips of one epoch for this rank, in order."""
-        draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
+        draw = self._draw(epoch)
         order = draw.permutation(self._supervised_rows)
         left_out = draw.integers(self._options.length, size=len(self._steps))
         everyone = np.resize(order, len(order) + self.repeats)  # repeats the first few
         return [self._clip(int(row), int(left_out[row])) for row in everyone[self._rank :: self._ranks]]
 
+    def _draw(self, epoch: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
+
+    def _side_by_side(self, epoch: int, batch_size: int) -> list[list[Clip]]:
+        """The batches of an epoch of streams for this rank."""
+        starts = np.flatnonzero(np.diff([self._scene_numbers[row] for row in self._supervised_rows], prepend=-1))
+        scenes = np.split(self._supervised_rows, starts[1:])
+        order = self._draw(epoch).permutation(len(scenes))
+        mine = np.resize(order, len(order) + -len(order) % self._ranks)[self._rank :: self._ranks]
+        waiting = deque(self._stream(scenes[scene]) for scene in mine)
+        rows: list[deque[Clip]] = [deque() for _ in range(min(batch_size, len(waiting)))]
+        ticks: list[list[Clip]] = []
+        while True:
+            for row in rows:
+                if not row and waiting:
+                    row.extend(waiting.popleft())
+            if not all(rows):
+                return ticks
+            ticks.append([row.popleft() for row in rows])
+
+    def _stream(self, rows: NDArray[np.int64]) -> list[Clip]:
+        """A scene's supervised frames, each with the one before as its memory."""
+        steps = [int(self._steps[row]) for row in rows]
+        names = (self._scene_names[rows[0]], [self._sample_tokens[row] for row in rows])
+        before = [None, *steps[:-1]]
+        return [
+            Clip(names[0], (step,), (token,), carried_from=previous)
+            for step, token, previous in zip(steps, names[1], before, strict=True)
+        ]
+
     def _clip(self, last: int, left_out: int) -> Clip:
         """The clip that ends at row ``last``; ``left_out`` counts back from its previous frame, in drop-one mode."""
-        reach = self._options.length - (1 if self._options.mode == "consecutive" else 0)
+        reach = self._options.history_frames + (1 if self._options.mode == "drop-one" else 0)
         rows = list(range(max(int(self._first_rows[last]), last - reach), last + 1))
         if self._options.mode == "drop-one":
             rows = [row for row in rows if row != last - 1 - left_out]

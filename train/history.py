@@ -1,4 +1,4 @@
-"""The student's memory: history frames seen before the supervised ones, without gradient.
+"""The student's memory: history frames seen before the supervised ones, or what the batch before left; no gradient.
 
 A batch's clips may differ in length (a scene's start), so an early history step concerns only some of its samples.
 ``rearranged`` gives the later ones a blank memory, which a detector takes for the start of a scene.
@@ -12,7 +12,7 @@ from torch import nn
 
 from detectors.bevformer import BEVFormer
 from detectors.outputs import TemporalState
-from train.batches import HistoryStep
+from train.batches import HistoryStep, TrainingBatch
 
 NO_SCENE = ""
 """Scene token of a blank memory: no scene has it, so every detector starts afresh."""
@@ -40,6 +40,23 @@ def encode_history(detector: BEVFormer, history: Sequence[HistoryStep], batch_si
     if state is None or len(known) == batch_size:
         return state
     return rearranged(state, [known.index(sample) if sample in known else None for sample in range(batch_size)])
+
+
+def carried_over(left: TemporalState | None, batch: TrainingBatch) -> TemporalState | None:
+    """The memory for a batch that streams on from the one before.
+
+    Args:
+        left: the memory that the batch before left.
+        batch: its samples that continue find their memory by their scene; the others get a blank one.
+
+    Returns:
+        The memory of all samples; None when none continues.
+    """
+    if left is None or not any(batch.continues):
+        return None
+    places = {token: row for row, token in enumerate(left.scene_tokens)}
+    scenes = zip(batch.current.scene_tokens, batch.continues, strict=True)
+    return rearranged(left, [places[token] if continues else None for token, continues in scenes])
 
 
 def rearranged(state: TemporalState, rows: Sequence[int | None]) -> TemporalState:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from detectors.bevformer import BEVFormer
+from detectors.outputs import TemporalState
 from train.batches import TrainingBatch
 from train.distiller_catalogue import DistillerSet
 from train.distillers.base import GroundTruth, StudentOutputs
-from train.history import encode_history
+from train.history import carried_over, encode_history
 from train.options import Precision
 
 DETECTION = "detection"
@@ -34,8 +35,12 @@ class Learner(nn.Module):
         self.distillers = distillers
         self.precision = precision
 
-    def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Weighted loss terms, to be summed: ``detection/...`` and ``<distiller>/...``.
+    def forward(self, batch: TrainingBatch, left: TemporalState | None) -> tuple[dict[str, Tensor], TemporalState]:
+        """Weighted loss terms, to be summed (``detection/...``, ``<distiller>/...``), and the memory this batch leaves.
+
+        Args:
+            batch: one step's input.
+            left: the memory that the batch before has left, for samples that go on from it.
 
         Raises:
             UserError: the detector's predictions are not finite.
@@ -44,16 +49,17 @@ class Learner(nn.Module):
         # Two autocast blocks, not one: a block keeps the weights it has cast, and in older torch releases those cast
         # without gradient for the history are used again for the supervised frames, which then do not train.
         with autocast(device, self.precision):
-            previous = encode_history(self.detector, batch.history, len(batch.boxes))
+            history = encode_history(self.detector, batch.history, len(batch.boxes))
+            previous = carried_over(left, batch) if history is None else history
         with autocast(device, self.precision):
-            features, _ = self.detector.features(batch.current, previous)
+            features, memory = self.detector.features(batch.current, previous)
             own = self.detector.losses(features, batch.boxes)
         terms = {f"{DETECTION}/{name}": value.float() for name, value in own.items()}
         if batch.teacher is not None:
             student = StudentOutputs(features, previous, batch.previous_is_adjacent)
             learnt = self.distillers.losses(student, batch.teacher, GroundTruth(batch.boxes, batch.past_boxes))
             terms |= self.distillers.weighting(learnt, detection=torch.stack(list(terms.values())).sum())
-        return terms
+        return terms, memory
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

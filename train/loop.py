@@ -16,8 +16,8 @@ import torch
 from detectors.weights import save_weights
 from schemas.errors import UserError
 from train.batches import BatchStream, TrainingBatch
-from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from train.clips import ClipPlan, ClipPosition
+from train.checkpoint import Progress, TrainingState, load_checkpoint, save_checkpoint
+from train.clips import ClipPlan
 from train.inheritance import hold_object_queries
 from train.interruption import stop_on_signal
 from train.learner import Learner
@@ -86,9 +86,9 @@ class _Loop:
         self.weighting = learner.distillers.weighting
         self.teacher_frames = learner.distillers.teacher_frames
         self.features = learner.distillers.requires
-        self.step, self.position = 0, ClipPosition()
+        self.progress = Progress()
         if folder.checkpoint.exists():
-            self.step, self.position = load_checkpoint(folder.checkpoint, self.state, run.identity())
+            self.progress = load_checkpoint(folder.checkpoint, self.state, run.identity())
         elif (given := inheritance_of(run)) is not None:
             text = given.as_json()
             folder.write(folder.inherited, lambda path: path.write_text(text))
@@ -96,6 +96,11 @@ class _Loop:
         if run.recipe_yaml is not None:
             recipe = run.recipe_yaml
             folder.write(folder.recipe, lambda path: path.write_text(recipe))
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
 
     def go(self, on_step: Callable[[StepReport], None], max_steps: int | None) -> TrainOutcome:
         last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)
@@ -128,8 +133,8 @@ class _Loop:
         steps_per_epoch = -(-self.plan.clips_per_epoch // self.options.batch_size)
         lr = learning_rate(self.step, self.options.steps, steps_per_epoch, self.options.optimizer)
         set_learning_rate(self.state.optimizer, lr)
-        done = train_step(self.state, batch, self.options.optimizer.max_grad_norm)
-        self.step, self.position = self.step + 1, batch.after
+        done = train_step(self.state, batch, self.progress.memory, self.options.optimizer.max_grad_norm)
+        self.progress = Progress(self.step + 1, batch.after, done.memory)
         return StepReport(
             step=self.step,
             epoch=batch.after.epoch,
@@ -150,7 +155,7 @@ class _Loop:
             if run.reads_cache and run.cache is not None:
                 window = TargetWindow(self.features, self.teacher_frames, self.options.batch_size)
                 teacher = open_streams.enter_context(TeacherStream(run.cache, window, stream, run.device))
-            planned = planned_batches(self.plan, self.options, self.step, self.position)
+            planned = planned_batches(self.plan, self.options, self.step, self.progress.position)
             grid = run.detector.config.grid
             yield open_streams.enter_context(BatchStream(planned, run.load_frame, teacher, grid, stream, run.device))
 
@@ -166,9 +171,9 @@ class _Loop:
 
     def _save(self) -> None:
         if self.step > self.saved_step:
-            identity, step, position = self.run.identity(), self.step, self.position
+            identity, progress = self.run.identity(), self.progress
             self.folder.write(
-                self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, step, position, identity)
+                self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, progress, identity)
             )
             self.saved_step = self.step
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,7 +101,7 @@ def check_run(run: TrainingRun) -> None:
 
 
 def _check_trajectory(options: TrainOptions) -> None:
-    asked, given = options.distillation.fd3d_heatmap.trajectory_frames, options.clips.length - 1
+    asked, given = options.distillation.fd3d_heatmap.trajectory_frames, options.clips.history_frames
     if "fd3d-heatmap" in options.distillation.names and asked > given:
         raise RecipeError(
             f"fd3d-heatmap shall look {asked} frames back (trajectory_frames), but clips have {given} before the "
@@ -167,9 +168,17 @@ def clip_plan(run: TrainingRun) -> ClipPlan:
 
 
 def planned_batches(plan: ClipPlan, options: TrainOptions, step: int, start: ClipPosition) -> Iterator[PlannedBatch]:
-    """Endless batches from a step on; those before ``history_from_step`` are single frames."""
-    for number, planned in enumerate(plan.batches(start, options.batch_size), start=step):
-        if number < options.history_from_step:
-            yield PlannedBatch(tuple(clip.without_history() for clip in planned.clips), planned.after)
-        else:
-            yield planned
+    """Endless batches from a step on; those before ``history_from_step`` are single frames.
+
+    Streams begin with a new epoch, for what is left of the one before is in another order.
+    """
+    position = start
+    for planned in islice(plan.batches(start, options.batch_size), max(0, options.history_from_step - step)):
+        yield PlannedBatch(tuple(clip.without_history() for clip in planned.clips), planned.after)
+        position = planned.after
+    if options.clips.mode != "stream":
+        yield from plan.batches(position, options.batch_size)
+        return
+    if 0 < options.history_from_step >= step:
+        position = ClipPosition(position.epoch + 1)
+    yield from plan.streams(position, options.batch_size)

@@ -7,6 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from detectors.outputs import TemporalState
 from schemas.errors import UserError
 from train.batches import TrainingBatch
 from train.checkpoint import TrainingState
@@ -21,22 +22,32 @@ class StepResult:
         grad_norm: L2 norm of all gradients before clipping.
         forward_s: seconds of the forward pass, its results waited for.
         backward_s: seconds of the backward pass and the update.
+        memory: what the batch leaves for one that streams on from it.
     """
 
     terms: dict[str, float]
     grad_norm: float
     forward_s: float
     backward_s: float
+    memory: TemporalState
 
 
-def train_step(state: TrainingState, batch: TrainingBatch, max_grad_norm: float) -> StepResult:
+def train_step(
+    state: TrainingState, batch: TrainingBatch, left: TemporalState | None, max_grad_norm: float
+) -> StepResult:
     """Change the learner by one batch, at the learning rate that the optimiser holds.
+
+    Args:
+        state: what is changed.
+        batch: what to learn from.
+        left: the memory that the batch before has left.
+        max_grad_norm: gradients are scaled down to this norm.
 
     Raises:
         UserError: a prediction, a loss term or the gradients are not finite; parameters are left as they were.
     """
     started = perf_counter()
-    loss, terms = _forward(state, batch)
+    loss, terms, memory = _forward(state, batch, left)
     forwarded = perf_counter()
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -47,13 +58,17 @@ def train_step(state: TrainingState, batch: TrainingBatch, max_grad_norm: float)
         raise UserError(f"the gradients are not finite, though the loss is. {_advice(batch)}")
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    return StepResult(terms, grad_norm, forwarded - started, perf_counter() - forwarded)
+    return StepResult(terms, grad_norm, forwarded - started, perf_counter() - forwarded, memory)
 
 
-def _forward(state: TrainingState, batch: TrainingBatch) -> tuple[Tensor, dict[str, float]]:
+def _forward(
+    state: TrainingState, batch: TrainingBatch, left: TemporalState | None
+) -> tuple[Tensor, dict[str, float], TemporalState]:
     """The summed loss, and its terms as numbers: their one transfer is also what waits for the device."""
     try:
-        terms: dict[str, Tensor] = state.learner(batch)
+        terms: dict[str, Tensor]
+        memory: TemporalState
+        terms, memory = state.learner(batch, left)
     except UserError as error:
         raise type(error)(f"{error} {_samples(batch)}") from error
     stacked = torch.stack(list(terms.values()))
@@ -61,7 +76,7 @@ def _forward(state: TrainingState, batch: TrainingBatch) -> tuple[Tensor, dict[s
     bad = ", ".join(f"{name} is {value}" for name, value in numbers.items() if not isfinite(value))
     if bad:
         raise UserError(f"the loss is not finite: {bad}. {_advice(batch)}")
-    return stacked.sum(), numbers
+    return stacked.sum(), numbers, memory
 
 
 def _advice(batch: TrainingBatch) -> str:
