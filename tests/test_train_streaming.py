@@ -56,7 +56,8 @@ def test_every_row_runs_through_whole_scenes_in_time_order(lengths: list[int], b
                 assert clip.carried_from is None
             else:
                 assert (before.scene_name, before.steps) == (clip.scene_name, (step - 1,))
-                assert clip.carried_from == step - 1 and clip.previous_is_adjacent
+                assert clip.carried_from == step - 1
+                assert clip.previous_is_adjacent
             before = clip
     seen = [clip.sample_tokens for batch in batches for clip in batch.clips]
     assert len(seen) == len(set(seen)), "a frame comes twice in an epoch"
@@ -75,7 +76,7 @@ def test_streams_go_on_from_any_place(lengths: list[int], batch_size: int, skip:
 
 def test_an_epoch_of_equal_scenes_leaves_nothing_out_and_is_shuffled() -> None:
     plan = ClipPlan(frame_rows([5] * 6), STREAM, seed=0)
-    epochs = [batch for batch in islice(plan.streams(ClipPosition(), 3), 20)]
+    epochs = list(islice(plan.streams(ClipPosition(), 3), 20))
     first, second = epochs[:10], epochs[10:]
     for epoch in (first, second):
         assert len({clip.sample_tokens for batch in epoch for clip in batch.clips}) == 30
@@ -88,14 +89,16 @@ def test_ranks_share_the_scenes() -> None:
         {clip.scene_name for batch in first_epoch(ClipPlan(frames, STREAM, 0, rank, 2), 3) for clip in batch.clips}
         for rank in range(2)
     ]
-    assert [len(names) for names in scenes] == [3, 3] and not scenes[0] & scenes[1]
+    assert [len(names) for names in scenes] == [3, 3]
+    assert not scenes[0] & scenes[1]
 
 
 def test_single_frames_come_first_and_streams_with_the_next_epoch() -> None:
     plan = ClipPlan(frame_rows([4, 4]), STREAM, seed=0)
     planned = list(islice(planned_batches(plan, OPTIONS, 0, ClipPosition()), 4))
     assert all(clip.carried_from is None for batch in planned[:2] for clip in batch.clips)
-    assert [clip.steps for clip in planned[2].clips] == [(0,), (0,)] and planned[2].after == ClipPosition(1, 2)
+    assert [clip.steps for clip in planned[2].clips] == [(0,), (0,)]
+    assert planned[2].after == ClipPosition(1, 2)
     assert [clip.carried_from for clip in planned[3].clips] == [0, 0]
     for done in range(1, 4):
         resumed = planned_batches(plan, OPTIONS, done, planned[done - 1].after)
@@ -126,7 +129,12 @@ def test_a_step_sees_what_the_step_before_left(tables: SceneTables, tmp_path: Pa
 def test_memory_reaches_only_the_samples_that_continue(tables: SceneTables) -> None:
     detector = tiny_detector()
     seen: list[TemporalState | None] = []
-    detector.features = lambda batch, previous: (seen.append(previous), _stop())  # type: ignore[method-assign]
+
+    def observed(_batch, previous):
+        seen.append(previous)
+        raise _StopError
+
+    detector.features = observed  # type: ignore[method-assign]
     learner = Learner(detector, build_distillers(DistillationOptions(), None), "float32")
     plan = clip_plan(run_of(tables, Path("unused"), OPTIONS))
     batch = _batch(tables, next(plan.streams(ClipPosition(), 2)))
@@ -147,7 +155,7 @@ def test_memory_reaches_only_the_samples_that_continue(tables: SceneTables) -> N
 def test_stopping_and_resuming_in_the_middle_of_a_stream_is_bit_for_bit_one_run(
     tables: SceneTables, tmp_path: Path
 ) -> None:
-    whole, _ = quietly(run_of(tables, tmp_path / "whole", OPTIONS))
+    quietly(run_of(tables, tmp_path / "whole", OPTIONS))
     for stop in (1, 2, 4, 9):
         reports = quietly(run_of(tables, tmp_path / "parts", OPTIONS), stop)[1]
     assert [report.step for report in reports] == [5, 6, 7, 8, 9]
@@ -166,10 +174,6 @@ def quietly(run: TrainingRun, max_steps: int | None = None):
 
 class _StopError(Exception):
     pass
-
-
-def _stop() -> None:
-    raise _StopError
 
 
 def _batch(tables: SceneTables, planned: PlannedBatch) -> TrainingBatch:
