@@ -14,8 +14,9 @@ from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice, open_data
 from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
 from pipeline.recipe import Recipe, write_recipe
-from scenes.evaluation import Score, evaluate, require_labels
+from scenes.evaluation import evaluate, require_labels
 from scenes.scene_tables import SceneTables
+from scenes.score import Score
 from scenes.splits import validation_split
 from scenes.whole_file import whole_file
 from schemas.errors import CheckpointError

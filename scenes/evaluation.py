@@ -2,10 +2,9 @@
 
 import contextlib
 import io
-import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from nuscenes.eval.detection.evaluate import NuScenesEval
 
 from scenes.devkit import open_devkit
 from scenes.scene_tables import SceneTables
+from scenes.score import Score
 from scenes.submission import submission_boxes, write_submission
 from schemas.boxes import CLASS_NAMES, Boxes
 from schemas.errors import DataError
@@ -30,37 +30,6 @@ TP_ERRORS: Mapping[str, str] = {
 
 _UNDEFINED = {"barrier": ("mAVE", "mAAE"), "traffic_cone": ("mAOE", "mAVE", "mAAE")}
 SUBMISSION_FILE = "submission.json"
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the official evaluation says about a set of detections.
-
-    Attributes:
-        nds: nuScenes detection score in [0, 1].
-        mean_ap: mean average precision over classes and distances, in [0, 1].
-        tp_errors: mATE (m), mASE (1 - IoU), mAOE (rad), mAVE (m/s), mAAE (1 - accuracy), means over classes.
-        class_ap: average precision by class.
-        class_tp_errors: the five errors by class (keys as in ``tp_errors``), NaN where the benchmark defines none.
-        split: the split scored.
-        samples: number of its samples.
-    """
-
-    nds: float
-    mean_ap: float
-    tp_errors: dict[str, float]
-    class_ap: dict[str, float]
-    class_tp_errors: dict[str, dict[str, float]]
-    split: str
-    samples: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for a log or a JSON file, None where the benchmark defines no error."""
-        errors = {
-            name: {error: None if math.isnan(value) else value for error, value in by_error.items()}
-            for name, by_error in self.class_tp_errors.items()
-        }
-        return asdict(self) | {"class_tp_errors": errors}
 
 
 def require_labels(tables: SceneTables, split: str) -> None:
