@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -21,7 +22,7 @@ from schemas.boxes import Boxes
 from schemas.frames import CameraInputs
 from train.clips import ClipPosition, PlannedBatch
 from train.past_boxes import past_boxes
-from train.stream import PendingTargets, StreamOptions, TeacherStream
+from train.stream import StreamOptions, TargetSource
 from train.targets import TeacherTargets
 
 
@@ -74,7 +75,7 @@ FrameLoader = Callable[[str], CameraInputs]
 class _Pending:
     planned: PlannedBatch
     frames: tuple[tuple[Future[CameraInputs], ...], ...]
-    targets: PendingTargets | None
+    targets: Any
 
 
 class BatchStream(Iterator[TrainingBatch]):
@@ -83,7 +84,7 @@ class BatchStream(Iterator[TrainingBatch]):
     Args:
         planned: what to prepare.
         load_frame: decodes a frame by its sample token.
-        teacher: where cached targets come from; None trains from annotations alone.
+        teacher: where the targets come from; None trains from annotations alone.
         grid: BEV grid of the detector being trained.
         options: threads and look-ahead.
         device: where batches go.
@@ -93,7 +94,7 @@ class BatchStream(Iterator[TrainingBatch]):
         self,
         planned: Iterator[PlannedBatch],
         load_frame: FrameLoader,
-        teacher: TeacherStream | None,
+        teacher: TargetSource | None,
         grid: BevGrid,
         options: StreamOptions,
         device: torch.device,
@@ -144,8 +145,8 @@ class BatchStream(Iterator[TrainingBatch]):
         )
         return _Pending(planned, frames, None if self._teacher is None else self._teacher.start(planned.clips))
 
-    def _collect(self, targets: PendingTargets | None) -> TeacherTargets | None:
-        return None if self._teacher is None or targets is None else self._teacher.collect(targets)
+    def _collect(self, targets: Any) -> TeacherTargets | None:
+        return None if self._teacher is None else self._teacher.collect(targets)
 
     def _history(self, clips: list[list[CameraInputs]]) -> tuple[HistoryStep, ...]:
         steps = []

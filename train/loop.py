@@ -26,7 +26,7 @@ from train.optimizer import build_optimizer, learning_rate, set_learning_rate
 from train.run import TrainingRun, check_run, clip_plan, distillers_of, inheritance_of, planned_batches
 from train.run_folder import RunFolder, open_run_folder
 from train.step import train_step
-from train.stream import TargetWindow, TeacherStream
+from train.stream import TargetWindow
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,8 @@ class _Loop:
         """The batches from here on, with the threads that prepare them."""
         run, stream = self.run, self.options.stream
         with ExitStack() as open_streams:
-            teacher: TeacherStream | None = None
-            if run.reads_cache and run.cache is not None:
-                window = TargetWindow(self.features, self.teacher_frames, self.options.batch_size)
-                teacher = open_streams.enter_context(TeacherStream(run.cache, window, stream, run.device))
+            source = run.targets(TargetWindow(self.features, self.teacher_frames, self.options.batch_size))
+            teacher = None if source is None else open_streams.enter_context(source)
             planned = planned_batches(self.plan, self.options, self.step, self.progress.position)
             grid = run.detector.config.grid
             yield open_streams.enter_context(BatchStream(planned, run.load_frame, teacher, grid, stream, run.device))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from train.distiller_catalogue import DistillerSet, build_distillers, needs_cach
 from train.distillers.base import CACHED_DIMS, DistillationSetting
 from train.inheritance import Inheritance, inherit
 from train.options import TrainOptions
+from train.stream import OpenTargets, TargetSource, TargetWindow, TeacherStream
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,8 @@ class TrainingRun:
         device: where to compute.
         allow_untrained_teacher: accept a cache made with random weights.
         recipe_yaml: what is written to ``recipe.yaml``, for the run to be repeated by.
+        open_targets: where targets come from if not from the cache's files, for instance a teacher at work; the cache
+            is then still what says which features there are, and of which frames.
     """
 
     detector: BEVFormer
@@ -50,6 +54,7 @@ class TrainingRun:
     device: torch.device
     allow_untrained_teacher: bool = False
     recipe_yaml: str | None = None
+    open_targets: OpenTargets | None = None
 
     @property
     def reads_cache(self) -> bool:
@@ -60,6 +65,18 @@ class TrainingRun:
         """Decode one frame for the detector."""
         preprocessing = self.detector.config.preprocessing
         return load_inputs(self.tables.frame(sample_token), self.tables.data_root, preprocessing)
+
+    def targets(self, window: TargetWindow) -> AbstractContextManager[TargetSource] | None:
+        """The source of the teacher's targets; None for a run that learns from annotations alone.
+
+        Raises:
+            CacheError: the cache lacks a feature.
+        """
+        if not self.reads_cache or self.cache is None:
+            return None
+        if self.open_targets is not None:
+            return self.open_targets(window)
+        return TeacherStream(self.cache, window, self.options.stream, self.device)
 
     def identity(self) -> Identity:
         """What a checkpoint of this run belongs to."""
@@ -72,8 +89,14 @@ class TrainingRun:
                 "tables_sha256": self.tables.tables_sha256,
                 "scenes": f"{len(self.scene_names)} scenes, sha256 {scenes[:16]}",
             },
-            "cache": self.cache.manifest.fingerprint if self.reads_cache and self.cache is not None else "none",
+            "cache": self._learns_from(),
         }
+
+    def _learns_from(self) -> str:
+        if not self.reads_cache or self.cache is None:
+            return "none"
+        elsewhere = "" if self.open_targets is None else ", targets from elsewhere"
+        return f"{self.cache.manifest.fingerprint}{elsewhere}"
 
 
 def check_run(run: TrainingRun) -> None:

@@ -5,10 +5,12 @@ batches is the order they were asked for, whatever the number of threads, and an
 batch is collected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +58,21 @@ class TargetWindow:
     batch_size: int
 
 
+@runtime_checkable
+class TargetSource(Protocol):
+    """Where the targets of planned batches come from: the cache, or a teacher at work."""
+
+    def start(self, clips: Sequence[Clip]) -> Any:
+        """Begin with a batch's targets; what is returned is for ``collect``. Few are pending at a time."""
+
+    def collect(self, pending: Any) -> TeacherTargets:
+        """The targets of the batch that was started first of those pending. They hold until the next collection."""
+
+
+OpenTargets = Callable[[TargetWindow], AbstractContextManager[TargetSource]]
+"""Opens a source for a training run, which closes it at its end."""
+
+
 @dataclass(frozen=True, eq=False)
 class PendingTargets:
     """Targets being read; to be collected in the order they were started."""
@@ -84,7 +101,7 @@ class TeacherStream:
             slots=options.look_ahead + 1,
             pinned=device.type == "cuda",
         )
-        self._motion = _EgoMotion(cache.frames)
+        self._motion = EgoMotion(cache.frames)
         self._lent: Slot | None = None
         self._readers = ThreadPoolExecutor(options.read_threads, thread_name_prefix="cache-reader")
 
@@ -141,7 +158,7 @@ class TeacherStream:
             read_clip(shard, last_step + 1 - count, memory[row, -count:], verify=self._verify)
 
 
-class _EgoMotion:
+class EgoMotion:
     """``previous_from_current`` of any frame, from the frame index."""
 
     def __init__(self, frames: pa.Table) -> None:
