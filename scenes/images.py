@@ -5,6 +5,7 @@ with zeros at the bottom and right. Normalising looks each 8-bit value up in a t
 floats as the published subtract-and-multiply, in one pass over the image.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from scenes.confined_paths import confined_path
+from scenes.photometric import PhotometricDistortion, distorted
 from schemas.errors import DataError
 from schemas.frames import CAMERAS, CameraInputs, Frame
 from schemas.preprocessing import Preprocessing
@@ -55,25 +57,34 @@ def load_image(data_root: Path, relative_path: str, size_wh: tuple[int, int]) ->
         raise DataError(f"{path}: expected a whole image, but decoding failed: {error}. {_FIX}") from error
 
 
-def load_inputs(frame: Frame, data_root: Path, preprocessing: Preprocessing) -> CameraInputs:
+def load_inputs(
+    frame: Frame,
+    data_root: Path,
+    preprocessing: Preprocessing,
+    distortions: Sequence[PhotometricDistortion] | None = None,
+) -> CameraInputs:
     """Decode and preprocess the six images of a frame. Safe to call from many threads.
 
     Args:
         frame: the keyframe; all its cameras have one image size.
         data_root: the nuScenes directory.
         preprocessing: of the detector that will see the images.
+        distortions: what is done to each camera's image before it is normalised, in ``CAMERAS`` order; for training.
 
     Raises:
         DataError: an image is not what the tables say; the message names sample, camera and file.
     """
     height, width = _image_hw(frame)
     images = np.zeros((len(CAMERAS), 3, *preprocessing.padded_hw(height, width)), dtype=np.float32)
-    for camera, path, target in zip(CAMERAS, frame.camera_paths, images, strict=True):
+    for number, (camera, path) in enumerate(zip(CAMERAS, frame.camera_paths, strict=True)):
         try:
             pixels = load_image(data_root, path, (width, height))
         except DataError as error:
             raise DataError(f"sample {frame.sample_token} ({frame.scene_name}), {camera}: {error}") from error
-        _preprocess(pixels, preprocessing, target)
+        if distortions is None:
+            _preprocess(pixels, preprocessing, images[number])
+        else:
+            _preprocess_floats(distorted(pixels, distortions[number]), preprocessing, images[number])
     return CameraInputs(frame, images, preprocessing.scale_matrix() @ frame.image_from_lidar)
 
 
@@ -105,6 +116,19 @@ def _preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, target:
         resized = cv2.resize(normalised, (cols, rows), interpolation=cv2.INTER_LINEAR)
         for channel, plane in enumerate(planes):
             cv2.extractChannel(resized, channel, dst=plane)
+
+
+def _preprocess_floats(pixels: NDArray[np.float32], preprocessing: Preprocessing, target: NDArray[np.float32]) -> None:
+    """As ``_preprocess``, of pixels of any value, which are used up: no table can hold those."""
+    rows, cols = preprocessing.resized_hw(*pixels.shape[:2])
+    if preprocessing.color_order == "bgr":
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels)
+    cv2.subtract(pixels, np.array([preprocessing.mean], dtype=np.float64), dst=pixels)
+    cv2.multiply(pixels, 1 / np.array([preprocessing.std], dtype=np.float64), dst=pixels)
+    if pixels.shape[:2] != (rows, cols):
+        pixels = np.asarray(cv2.resize(pixels, (cols, rows), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    for channel, plane in enumerate(target):
+        cv2.extractChannel(pixels, channel, dst=plane[:rows, :cols])
 
 
 @lru_cache(maxsize=8)
