@@ -25,6 +25,7 @@ from pipeline.teacher_stage.job import StageChoice, chosen_features, settle_arit
 from pipeline.teacher_stage.made_up_frame import NUSCENES_SIZE_WH, made_up_inputs
 from pipeline.teacher_stage.plan import Plan, plan_of, print_plan, print_price, require_space
 from pipeline.teacher_stage.teacher import Teacher, open_teacher, teacher_of
+from pipeline.teacher_stage.temporal_target import frames_ahead
 from scenes.images import load_inputs
 from scenes.scene_tables import SceneTables
 from scenes.synthetic.options import WorldOptions
@@ -106,7 +107,7 @@ def _tables(choice: StageChoice) -> SceneTables | None:
 
 def _planned(choice: StageChoice, teacher: Teacher, counts: FrameCounts) -> Plan:
     order = CacheOrder(
-        specs=chosen_features(teacher.network.feature_specs(), choice.recipe.cache.features),
+        specs=chosen_features(teacher.feature_specs(), choice.recipe.cache.features),
         tier=choice.recipe.cache.tier,
         grid=teacher.network.grid,
         scene_lengths=(),
@@ -149,7 +150,8 @@ def _time(choice: StageChoice, planned: Plan, teacher: Teacher, tables: SceneTab
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     weights = "random weights" if choice.weights.untrained else "its weights"
     order = planned.order
-    timed = time_teacher(teacher, order.specs, order.tier, islice(inputs, frames + 1), device)
+    timed_inputs = islice(inputs, frames_ahead(order.specs) + frames + 1)
+    timed = time_teacher(teacher, order.specs, order.tier, timed_inputs, device)
     conditions = f"measured: {shown}, {weights}, {where}, {teacher.precision}"
     return _Timing(timed, statistics.median(reading) if reading else None, conditions)
 

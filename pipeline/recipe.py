@@ -13,6 +13,7 @@ from scenes.synthetic.options import WorldOptions
 from scenes.whole_file import whole_file
 from schemas.errors import RecipeError
 from schemas.features import TIERS, Tier
+from schemas.temporal_fusion import TemporalFusion
 from train.options import TrainOptions
 
 RECIPE_FILE = "recipe.yaml"
@@ -60,12 +61,14 @@ class CacheRecipe(_Frozen):
         tier: precision and compression of the store.
         bev_grid: rows and columns that features of BEV cells are averaged to; None keeps the teacher's cells.
         max_objects: rows of ``object_features``, where that is among the features.
+        temporal_target: how ``temporal_target`` is fused, where that is among the features.
     """
 
     features: tuple[str, ...] = ()
     tier: Tier = "int8"
     bev_grid: int | None = Field(default=None, ge=1)
     max_objects: int = Field(default=128, ge=1)
+    temporal_target: TemporalFusion = TemporalFusion()
 
     @model_validator(mode="after")
     def _check(self) -> "CacheRecipe":

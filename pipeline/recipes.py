@@ -43,18 +43,18 @@ def demo() -> Recipe:
     """
     return Recipe(
         name="demo",
-        world=WorldOptions(train_scenes=80, tune_scenes=0, val_scenes=15, frames_per_scene=20),
+        world=WorldOptions(train_scenes=160, tune_scenes=20, val_scenes=20, frames_per_scene=20),
         teacher=TeacherRecipe(
             name="demo-teacher",
             detector=demo_teacher(),
             training=TrainOptions(
-                steps=1000,
+                steps=16_000,
                 batch_size=4,
-                clips=ClipOptions(length=3),
-                history_from_step=700,
+                clips=ClipOptions(mode="stream"),
+                history_from_step=4000,
                 precision="bfloat16",
-                optimizer=OptimizerOptions(lr=3e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
-                checkpoint_every=100,
+                optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
+                checkpoint_every=500,
             ),
         ),
         cache=CacheRecipe(features=ALL_FEATURES),
@@ -176,6 +176,7 @@ def with_cache(recipe: Recipe, features: tuple[str, ...], tier: str | None, bev_
         tier=recipe.cache.tier if tier is None else check_tier(tier),
         bev_grid=recipe.cache.bev_grid if bev_grid is None else bev_grid,
         max_objects=recipe.cache.max_objects,
+        temporal_target=recipe.cache.temporal_target,
     )
     return recipe.model_copy(update={"cache": changed})
 

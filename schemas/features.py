@@ -11,12 +11,14 @@ In the tier ``float16`` an affine feature is stored as plain float16. Fill value
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from schemas.temporal_fusion import TemporalFusion
 
 Encoding = Literal["affine", "symmetric", "unit", "float16", "float32"]
 Tier = Literal["int8", "float16", "archive"]
@@ -52,6 +54,8 @@ class FeatureSpec(BaseModel):
         scale_name: name of the scale array; ``<name>_scale`` when empty. The offset array is ``<name>_offset``.
         units: physical unit of the value, in words.
         description: one sentence for people who open the store.
+        fusion: for a feature that the teacher stage fuses from several frames, which and how; else None, and left out
+            of what is written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +68,15 @@ class FeatureSpec(BaseModel):
     scale_name: str = ""
     units: str = "1"
     description: str
+    fusion: TemporalFusion | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: Callable[["FeatureSpec"], dict[str, Any]]) -> dict[str, Any]:
+        """A feature of one frame is written as it was before there was fusion: fingerprints stay."""
+        fields = handler(self)
+        if self.fusion is None:
+            fields.pop("fusion", None)
+        return fields
 
     @model_validator(mode="after")
     def _check(self) -> "FeatureSpec":

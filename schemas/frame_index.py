@@ -40,7 +40,7 @@ def frame_table(frames: Sequence[Frame]) -> pa.Table:
         assert frame.step == number, f"{frame.scene_name}: expected step {number}, got {frame.step}"
         previous_from_current = np.eye(4)
         if number > 0:
-            previous_from_current = _previous_from_current(frames[number - 1], frame)
+            previous_from_current = lidar_motion(frames[number - 1], frame)
         rows.append(
             {
                 "scene_name": frame.scene_name,
@@ -58,8 +58,11 @@ def frame_table(frames: Sequence[Frame]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=FRAME_SCHEMA)
 
 
-def _previous_from_current(previous: Frame, current: Frame) -> NDArray[np.float64]:
-    """The car's motion; products and sums are spelled out, because a BLAS rounds them as its processor likes."""
+def lidar_motion(previous: Frame, current: Frame) -> NDArray[np.float64]:
+    """``previous_from_current`` of two frames, (4, 4).
+
+    Products and sums are spelled out, because a BLAS rounds them as its processor likes.
+    """
     before, now = previous.global_from_lidar, current.global_from_lidar
     motion = np.eye(4)
     lidar_from_global = before[:3, :3].T

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.teacher_stage.live_frames import LiveFrame
 from pipeline.teacher_stage.quantise import quantise
-from pipeline.teacher_stage.scene import LiveFrame
 from pipeline.teacher_stage.teacher import Teacher
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes

@@ -47,7 +47,7 @@ def test_a_detector_is_chosen_from_the_catalogue_by_name() -> None:
     ("assignment", "message"),
     [
         ("cache.tier", "expected dotted.key=value"),
-        ("cache.tire=int8", "no 'cache.tire'. Here it knows bev_grid, features, max_objects, tier"),
+        ("cache.tire=int8", "no 'cache.tire'. Here it knows bev_grid, features, max_objects, temporal_target, tier"),
         ("cash.tier=int8", "no 'cash.tier'. Here it knows cache, name"),
         ("cache.tier.x=int8", "no 'cache.tier.x'"),
         ("cache.tier=int7", "cache.tier: Input should be 'int8', 'float16' or 'archive'"),

@@ -1,4 +1,4 @@
-"""Earlier BEV maps laid under the current one: every cell of now looks up where its ground was then.
+"""Other frames' BEV maps laid under the current one: every cell of now looks up where its ground was then.
 
 A map is drawn in the LiDAR frame of its own keyframe (``schemas/bev_grid.py``). The centre (x, y) of a current cell is
 taken to an earlier frame by that frame's ``past_from_current`` and read there by bilinear interpolation, so what
@@ -40,13 +40,40 @@ def past_from_current(
     Returns:
         For each frame, its LiDAR points from points of the last frame; for the last one the identity.
     """
+    return window_from_frame(previous_from_current, previous_from_current.shape[1] - 1)
+
+
+def window_from_frame(
+    previous_from_current: Float64[Tensor, "batch frame 4 4"], frame: int
+) -> Float64[Tensor, "batch frame 4 4"]:
+    """Where one frame of a window lies in each of its frames, earlier and later ones.
+
+    Args:
+        previous_from_current: for each frame, LiDAR points of the frame before it from points of its own.
+        frame: which one, 0 the oldest.
+
+    Returns:
+        For each frame, its LiDAR points from points of that one; for that one the identity.
+    """
     batch, frames = previous_from_current.shape[:2]
-    chain = torch.eye(4, dtype=torch.float64, device=previous_from_current.device).expand(batch, 4, 4)
-    newest_first = [chain]
-    for frame in range(frames - 1, 0, -1):
-        chain = previous_from_current[:, frame] @ chain
-        newest_first.append(chain)
-    return torch.stack(newest_first[::-1], dim=1)
+    itself = torch.eye(4, dtype=torch.float64, device=previous_from_current.device).expand(batch, 4, 4)
+    places, chain = {frame: itself}, itself
+    for earlier in range(frame - 1, -1, -1):
+        chain = previous_from_current[:, earlier + 1] @ chain
+        places[earlier] = chain
+    chain = itself
+    for later in range(frame + 1, frames):
+        chain = _rigid_inverse(previous_from_current[:, later]) @ chain
+        places[later] = chain
+    return torch.stack([places[number] for number in range(frames)], dim=1)
+
+
+def _rigid_inverse(a_from_b: Float64[Tensor, "batch 4 4"]) -> Float64[Tensor, "batch 4 4"]:
+    inverse = torch.zeros_like(a_from_b)
+    inverse[:, :3, :3] = a_from_b[:, :3, :3].transpose(1, 2)
+    inverse[:, :3, 3:] = -inverse[:, :3, :3] @ a_from_b[:, :3, 3:]
+    inverse[:, 3, 3] = 1
+    return inverse
 
 
 def align_bev(

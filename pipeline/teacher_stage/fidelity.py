@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pipeline.teacher_stage.decoded_boxes import BoxComparison
 from pipeline.teacher_stage.feature_error import FeatureError
+from pipeline.teacher_stage.live_frames import LiveFrame
 from pipeline.teacher_stage.network import LIVE_BEV, DecodesBev
-from pipeline.teacher_stage.scene import LiveFrame
 from pipeline.teacher_stage.teacher import Teacher
 from schemas.boxes import Boxes
 from schemas.fidelity import Fidelity

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from cache.shard_bytes import encode_payload
-from pipeline.teacher_stage.quantise import StoredFrame, quantise
+from pipeline.teacher_stage.live_frames import LiveScene
+from pipeline.teacher_stage.quantise import StoredFrame
 from pipeline.teacher_stage.teacher import Teacher
 from schemas.features import FeatureSpec, Tier
 from schemas.frames import CameraInputs
-from train.learner import autocast
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,25 @@ class FrameTime:
 def time_teacher(
     teacher: Teacher, specs: Sequence[FeatureSpec], tier: Tier, inputs: Iterable[CameraInputs], device: torch.device
 ) -> FrameTime:
-    """Run a teacher over consecutive frames of a scene; the first warms up and is not counted.
+    """Run a teacher over consecutive frames of a scene; the first that is complete warms up and is not counted.
 
     Args:
         teacher: on ``device``.
         specs: the features to keep.
         tier: storage tier.
-        inputs: at least two frames.
+        inputs: at least two frames, and those that a frame waits for (``frames_ahead``).
         device: where the teacher computes.
     """
     seconds: list[float] = []
-    previous, stored = None, None
+    scene, stored = LiveScene(teacher, specs, tier, device), None
     for each in inputs:
         begun = time.perf_counter()
-        with torch.inference_mode():
-            with autocast(device, teacher.precision):
-                features, previous = teacher.network.features(each, previous)
-            stored = quantise(specs, features, tier)
+        completed = scene.add(each)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begun)
+        if completed:
+            seconds.append(time.perf_counter() - begun)
+            stored = completed[-1].stored
     assert stored is not None
     assert len(seconds) > 1
     return FrameTime(statistics.median(seconds[1:]), len(seconds) - 1, _archive_share(stored))

@@ -158,7 +158,7 @@ def describe(recipe: Recipe, teacher: Teacher, tables: SceneTables, split: str, 
         dataset=DatasetIdentity(
             name="nuscenes", version=tables.version, split=split, tables_sha256=tables.tables_sha256
         ),
-        features=chosen_features(network.feature_specs(), recipe.cache.features),
+        features=chosen_features(teacher.feature_specs(), recipe.cache.features),
         tier=recipe.cache.tier,
         class_names=network.class_names,
         grid=network.grid,

@@ -53,7 +53,7 @@ def quantise(specs: Sequence[FeatureSpec], features: Mapping[str, object], tier:
     arrays: dict[str, Tensor] = {}
     extremes = []
     for spec in specs:
-        values = _checked(spec, features)
+        values = promised(spec, features)
         stored = _stored(spec, values, tier)
         low, high = values.aminmax()
         scale = stored[spec.scale_array].max() if spec.is_scaled(tier) else torch.zeros_like(low)
@@ -91,7 +91,12 @@ def _unit_step(value: float) -> float:
         return float(np.rint(np.float32(value) * np.float32(UNIT_LIMIT)))
 
 
-def _checked(spec: FeatureSpec, features: Mapping[str, object]) -> Tensor:
+def promised(spec: FeatureSpec, features: Mapping[str, object]) -> Tensor:
+    """A feature in float32, which may share the teacher's memory.
+
+    Raises:
+        CacheError: it is absent, has another shape, or is not made of floats.
+    """
     if spec.name not in features:
         raise CacheError(f"the teacher gave no {spec.name}, which its specs promise; it gave {sorted(features)}")
     values = features[spec.name]

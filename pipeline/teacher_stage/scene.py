@@ -1,38 +1,17 @@
 """The heart of the teacher stage: one scene, streamed through the teacher in time order.
 
 frames (decode threads) ─▶ teacher.features(frame, previous) ─▶ quantise (device) ─▶ write queue ─▶ receipt
+                           └──────── live_frames.py ────────┘
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from pipeline.teacher_stage.job import CacheJob
-from pipeline.teacher_stage.quantise import StoredFrame, quantise
+from pipeline.teacher_stage.live_frames import LiveFrame, LiveScene, live_frames
 from pipeline.teacher_stage.write_queue import WriteQueue
 from scenes.frame_stream import stream_frames
-from schemas.errors import UserError
 from schemas.frame_index import frame_table
-from schemas.frames import Frame
-from train.learner import autocast
-
-
-@dataclass(frozen=True, eq=False)
-class LiveFrame:
-    """A frame just computed.
-
-    Attributes:
-        frame: which.
-        features: the teacher's floats by name, on its device.
-        stored: the same as the cache will hold them.
-    """
-
-    frame: Frame
-    features: Mapping[str, Tensor]
-    stored: StoredFrame
 
 
 def cache_scene(job: CacheJob, name: str, queue: WriteQueue, on_frame: Callable[[LiveFrame], None]) -> Future[bool]:
@@ -53,20 +32,13 @@ def cache_scene(job: CacheJob, name: str, queue: WriteQueue, on_frame: Callable[
         CacheError: a feature is not what the teacher's specs promise, or not fit to be stored; or the disk refuses.
     """
     frames = job.tables.frames(name)
-    network, specs = job.teacher.network, job.manifest.features
-    previous = None
+    manifest = job.manifest
     inputs_in_order = stream_frames(
-        frames, job.tables.data_root, job.manifest.preprocessing, threads=job.options.decode_threads
+        frames, job.tables.data_root, manifest.preprocessing, threads=job.options.decode_threads
     )
+    live_scene = LiveScene(job.teacher, manifest.features, manifest.tier, job.device)
     with queue.scene(job.writer.scene(name)) as scene:
-        for inputs in inputs_in_order:
-            with torch.inference_mode():
-                with autocast(job.device, job.teacher.precision):
-                    features, previous = network.features(inputs, previous)
-                try:
-                    stored = quantise(specs, features, job.manifest.tier)
-                except UserError as error:
-                    raise type(error)(f"scene {name}, step {inputs.frame.step}: {error}") from error
-            scene.append(stored)
-            on_frame(LiveFrame(inputs.frame, features, stored))
+        for live in live_frames(live_scene, inputs_in_order):
+            scene.append(live.stored)
+            on_frame(live)
         return scene.commit(frame_table(frames))

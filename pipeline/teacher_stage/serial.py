@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pipeline.teacher_stage.engine import StageEvents
 from pipeline.teacher_stage.fidelity import FIDELITY_FRAMES, FidelityMeter
 from pipeline.teacher_stage.job import CacheJob
-from pipeline.teacher_stage.scene import LiveFrame, cache_scene
+from pipeline.teacher_stage.live_frames import LiveFrame
+from pipeline.teacher_stage.scene import cache_scene
 from pipeline.teacher_stage.write_queue import WriteQueue
 from schemas.errors import DiskError, TeacherError, UserError
 

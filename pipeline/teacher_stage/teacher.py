@@ -17,8 +17,11 @@ from pipeline.teacher_stage.file_teacher import open_file_teacher
 from pipeline.teacher_stage.network import Inheritable, TeacherNetwork
 from pipeline.teacher_stage.object_features import OBJECT_FEATURES, with_object_features
 from pipeline.teacher_stage.reduced_grid import averaged_to
+from pipeline.teacher_stage.temporal_target import TEMPORAL_TARGET, temporal_target_spec
 from schemas.errors import RecipeError
+from schemas.features import FeatureSpec
 from schemas.manifest import TeacherIdentity, weights_sha256
+from schemas.temporal_fusion import TemporalFusion
 from train.options import Precision
 
 _UNTRAINED_SEED = 0
@@ -33,12 +36,18 @@ class Teacher:
         identity: what the manifest records of it.
         precision: of the forward pass.
         weights: what was loaded, in words for people.
+        fused: features that the stage itself computes, from several frames of the network's.
     """
 
     network: TeacherNetwork
     identity: TeacherIdentity
     precision: Precision
     weights: str
+    fused: tuple[FeatureSpec, ...] = ()
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """All that can be cached of it."""
+        return (*self.network.feature_specs(), *self.fused)
 
     def inheritable(self) -> dict[str, NDArray[Any]]:
         """What a student may start from, by name; empty when the network offers nothing."""
@@ -71,19 +80,22 @@ class TeacherChoice:
         weights: where its weights come from.
         bev_grid: rows and columns to average the BEV features to; None to keep the teacher's.
         max_objects: rows of ``object_features`` (``object_features.py``); None to do without.
+        fusion: of ``temporal_target`` (``temporal_target.py``); None to do without.
     """
 
     recipe: TeacherRecipe
     weights: WeightsSource
     bev_grid: int | None = None
     max_objects: int | None = None
+    fusion: TemporalFusion | None = None
 
 
 def teacher_of(recipe: Recipe, weights: WeightsSource) -> TeacherChoice:
     """The teacher that fills a recipe's cache."""
     kept = recipe.cache
     max_objects = kept.max_objects if OBJECT_FEATURES in kept.features else None
-    return TeacherChoice(recipe.teacher, weights, kept.bev_grid, max_objects)
+    fusion = kept.temporal_target if TEMPORAL_TARGET in kept.features else None
+    return TeacherChoice(recipe.teacher, weights, kept.bev_grid, max_objects, fusion)
 
 
 def open_teacher(choice: TeacherChoice, device: torch.device) -> Teacher:
@@ -91,7 +103,7 @@ def open_teacher(choice: TeacherChoice, device: torch.device) -> Teacher:
 
     Raises:
         RecipeError: neither or both of a checkpoint and random weights; a teacher file that is none; a BEV grid that
-            the teacher's cannot be averaged to; object features of one without a BEV map.
+            the teacher's cannot be averaged to; object features or a temporal target of one without a BEV map.
         CheckpointError: the checkpoint does not fit the architecture.
     """
     file = choice.recipe.file
@@ -101,7 +113,7 @@ def open_teacher(choice: TeacherChoice, device: torch.device) -> Teacher:
         network = with_object_features(network, choice.max_objects)
     if choice.bev_grid is not None:
         network = averaged_to(network, choice.bev_grid)
-    return replace(teacher, network=network)
+    return replace(teacher, network=network, fused=_fused(network, choice.fusion))
 
 
 def load_detector(recipe: TeacherRecipe, source: WeightsSource) -> tuple[BEVFormer, str]:
@@ -151,6 +163,14 @@ def _file_teacher(choice: TeacherChoice, file: str, device: torch.device) -> Tea
         untrained=choice.weights.untrained,
     )
     return Teacher(opened.network, identity, choice.recipe.precision, f"as {opened.name} gave it")
+
+
+def _fused(network: TeacherNetwork, fusion: TemporalFusion | None) -> tuple[FeatureSpec, ...]:
+    """``temporal_target`` where it is asked for; a teacher that gives one of its own keeps that."""
+    offered = network.feature_specs()
+    if fusion is None or any(spec.name == TEMPORAL_TARGET for spec in offered):
+        return ()
+    return (temporal_target_spec(offered, fusion),)
 
 
 def _hash(state: Mapping[str, torch.Tensor]) -> str:

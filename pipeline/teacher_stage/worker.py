@@ -11,7 +11,8 @@ from distributed import Worker, WorkerPlugin, get_worker, secede
 from pipeline.teacher_stage.dask_cluster import Build, build_here, refuse_other_build
 from pipeline.teacher_stage.fidelity import FIDELITY_FRAMES, FidelityMeter
 from pipeline.teacher_stage.job import CacheJob, StageChoice, open_job, open_source
-from pipeline.teacher_stage.scene import LiveFrame, cache_scene
+from pipeline.teacher_stage.live_frames import LiveFrame
+from pipeline.teacher_stage.scene import cache_scene
 from pipeline.teacher_stage.write_queue import WriteQueue
 from schemas.errors import DiskError, TeacherError, UserError
 from schemas.fidelity import Fidelity
