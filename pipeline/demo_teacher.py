@@ -1,31 +1,44 @@
-"""``make demo-teacher``: train the demo's teacher from ground truth. Until it is done, no cache is made from it."""
+"""``make demo-teacher``: train the demo's teacher from ground truth. Until it is done, no cache is made from it.
+
+The shipped recipe's teacher comes trained, with the program; this is how it was made, and how others are.
+"""
 
 from pathlib import Path
 
 import torch
 
+from detectors.catalogue import build
+from detectors.weights import load_weights
 from pipeline.console import console
 from pipeline.dataset import DataChoice, chosen_scenes, chosen_split, open_data
+from pipeline.evaluate import Evaluation, score_detector
 from pipeline.paths import teacher_folder, teacher_weights
 from pipeline.recipe import Recipe
+from pipeline.shipped_weights import DEMO_TEACHER, finished_teacher, ship, shipped
 from pipeline.training import seeded_detector, train_with_progress
-from schemas.errors import RecipeError
+from scenes.splits import validation_split
+from schemas.errors import CheckpointError, RecipeError
 from train.run import TrainingRun
 
 
 def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device) -> Path | None:
-    """The weights of a teacher that the recipe trains itself, trained now on the training split if they are missing.
+    """The weights of a teacher that the recipe trains itself, trained now on the training split if there are none.
 
     Returns:
         The weights, or None when the recipe expects published ones.
     """
     if recipe.teacher.training is None:
         return None
-    finished = teacher_weights(teacher_folder(recipe))
-    if not finished.exists():
+    finished = finished_teacher(recipe)
+    if finished is None:
+        came_with = shipped(DEMO_TEACHER)
+        if came_with is not None:
+            differing = "; ".join(came_with.differences(recipe))
+            console.print(f"The teacher that comes with the program does not fit: {differing}.", soft_wrap=True)
         console.print("The demo's teacher is not trained yet: running `make demo-teacher` first.", style="bold")
         training_data = DataChoice(choice.data, choice.version)  # whatever split is cached, never train on val
         train_demo_teacher(recipe, training_data, teacher_folder(recipe), device, None)
+        finished = teacher_weights(teacher_folder(recipe))
     return finished
 
 
@@ -61,3 +74,33 @@ def train_demo_teacher(
     outcome = train_with_progress("demo-teacher", recipe, run, max_steps)
     if outcome.finished:
         outcome.weights.replace(teacher_weights(out))
+
+
+def ship_demo_teacher(recipe: Recipe, out: Path, device: torch.device) -> None:
+    """Score a teacher that is trained to the end, and keep its weights with the program.
+
+    The tuning split's score is for choosing among teachers, the validation split's for the record alone.
+
+    Args:
+        recipe: with an embedded world; its teacher's training is finished.
+        out: the run's folder.
+        device: where to score.
+
+    Raises:
+        CheckpointError: the training in ``out`` is not finished.
+    """
+    weights = teacher_weights(out)
+    if not weights.exists():
+        raise CheckpointError(f"No finished teacher in {out} to ship: run `make demo-teacher` to its last step first.")
+    training = recipe.teacher.training
+    assert training is not None
+    tables = open_data(recipe, DataChoice())
+    detector = build(recipe.teacher.detector)
+    load_weights(detector, weights)
+    detector.to(device)
+    scores = {}
+    for split in ("tune", validation_split(tables.version)):
+        evaluation = Evaluation(tables, split, training.precision, device, out / f"evaluation-{split}")
+        scores[split] = score_detector(recipe.teacher.name, detector, evaluation)
+    kept = ship(DEMO_TEACHER, recipe, weights, scores)
+    console.print(f"Shipped: {kept.path} and the record beside it.", soft_wrap=True)

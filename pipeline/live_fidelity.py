@@ -18,8 +18,8 @@ from cache.reading import Cache, open_cache
 from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice
 from pipeline.fidelity_table import print_fidelity
-from pipeline.paths import teacher_folder, teacher_weights
 from pipeline.recipe import RECIPE_FILE, read_recipe
+from pipeline.shipped_weights import finished_teacher
 from pipeline.teacher_stage.fidelity import FidelityMeter
 from pipeline.teacher_stage.job import StageChoice, StageOptions, StageSource, open_source
 from pipeline.teacher_stage.quantise import StoredFrame, quantise, refuse_unfit
@@ -56,10 +56,8 @@ def stage_of_cache(
     manifest, recipe = open_cache(path).manifest, read_recipe(path / RECIPE_FILE)
     if weights.checkpoint is None and manifest.teacher.untrained:
         weights = replace(weights, untrained=True)
-    trained_here = teacher_weights(teacher_folder(recipe))
-    trains_itself = recipe.teacher.training is not None and recipe.teacher.file is None
-    if weights.checkpoint is None and not weights.untrained and trains_itself and trained_here.exists():
-        weights = replace(weights, checkpoint=trained_here)
+    if weights.checkpoint is None and not weights.untrained:
+        weights = replace(weights, checkpoint=finished_teacher(recipe))
     choice = DataChoice(data, manifest.dataset.version, manifest.dataset.split)
     return StageChoice(recipe, weights, choice, path, device, options)
 

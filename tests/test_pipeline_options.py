@@ -11,7 +11,7 @@ WEIGHTS = {"--checkpoint", "--allow-partial", "--untrained"}
 KEPT = {"--arrays", "--tier", "--bev-grid", "--cache", "--device", "--threads"}
 PROMISED = {
     "make-scenes": RECIPE | {"--out"},
-    "demo-teacher": RECIPE | DATA | {"--split", "--scenes", "--out", "--device", "--max-steps", "--seed"},
+    "demo-teacher": RECIPE | DATA | {"--split", "--scenes", "--out", "--device", "--max-steps", "--seed", "--ship"},
     "cache-teacher": RECIPE
     | DATA
     | WEIGHTS

@@ -35,18 +35,24 @@ def demo_teacher(
     device: options.DeviceOption = "cpu",
     max_steps: options.MaxStepsOption = None,
     seed: options.SeedOption = None,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="When trained, score it and keep the weights with the program.")
+    ] = False,
 ) -> None:
     """Train the demo's teacher from ground truth on the synthetic world; resumable."""
     with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
         from pipeline.dataset import DataChoice
-        from pipeline.demo_teacher import train_demo_teacher
+        from pipeline.demo_teacher import ship_demo_teacher, train_demo_teacher
         from pipeline.device import open_device
         from pipeline.paths import teacher_folder
         from pipeline.recipes import load_recipe, with_training
 
         chosen = with_training(load_recipe(recipe, assignments), "teacher", seed)
         choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
-        train_demo_teacher(chosen, choice, out or teacher_folder(chosen), open_device(device), max_steps)
+        folder, where = out or teacher_folder(chosen), open_device(device)
+        train_demo_teacher(chosen, choice, folder, where, max_steps)
+        if ship:
+            ship_demo_teacher(chosen, folder, where)
 
 
 def train_student(
