@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from detectors.outputs import TemporalState
 from schemas.errors import CheckpointError
 from schemas.manifest import differing_fields
 from train.clips import ClipPosition
+from train.random_streams import RandomStreams
 
 FORMAT = "bev-teacher-cache training state 2"
 
@@ -30,12 +32,14 @@ class TrainingState:
         optimizer: with its moments. The learning rate is a function of the step and needs no state.
         scaler: of float16 losses; inert otherwise.
         device: whose random streams are kept.
+        average: of the detector's weights, where one is kept (``train/ema.py``).
     """
 
     learner: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    average: AveragedModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,7 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress, identi
     Raises:
         OSError: the disk refuses.
     """
+    random = RandomStreams.of(state.device)
     content = {
         "format": FORMAT,
         "identity": json.dumps(identity),
@@ -75,8 +80,9 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress, identi
         "learner": state.learner.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "random_cpu": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
+        "average": None if state.average is None else state.average.state_dict(),
+        "random_cpu": random.cpu,
+        "random_cuda": random.cuda,
     }
     with path.open("wb") as file:  # through a file object a full disk is an OSError, not an internal error of torch
         torch.save(content, file)
@@ -109,9 +115,9 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Pro
     state.learner.load_state_dict(content["learner"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    torch.set_rng_state(content["random_cpu"])
-    if state.device.type == "cuda" and content["random_cuda"] is not None:
-        torch.cuda.set_rng_state(content["random_cuda"], state.device)
+    if state.average is not None:
+        state.average.load_state_dict(content["average"])
+    RandomStreams(content["random_cpu"], content["random_cuda"]).restore(state.device)
     memory = None if content["memory"] is None else TemporalState(**content["memory"]).to(state.device)
     return Progress(content["step"], ClipPosition(content["epoch"], content["position"]), memory)
 

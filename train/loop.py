@@ -8,23 +8,25 @@ step, and the caller draws.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from time import perf_counter
 
 import torch
 
+from detectors.bevformer import BEVFormer
 from detectors.weights import save_weights
 from schemas.errors import UserError
 from train.batches import BatchStream, TrainingBatch
 from train.checkpoint import Progress, TrainingState, load_checkpoint, save_checkpoint
 from train.clips import ClipPlan
+from train.ema import averaged
 from train.inheritance import hold_object_queries
 from train.interruption import stop_on_signal
 from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
 from train.run import TrainingRun, check_run, clip_plan, distillers_of, inheritance_of, planned_batches
-from train.run_folder import RunFolder, open_run_folder
+from train.run_folder import RunFolder, disk_errors, open_run_folder
 from train.step import train_step
 from train.stream import TargetWindow
 
@@ -72,30 +74,45 @@ def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: in
         return _Loop(run, learner, plan, folder).go(on_step, max_steps)
 
 
+def _new_state(run: TrainingRun, learner: Learner) -> TrainingState:
+    """What training changes, as it is before the first step; the detector has its initial weights."""
+    options = run.options
+    return TrainingState(
+        learner=learner,
+        optimizer=build_optimizer(learner.detector, learner.distillers, options.optimizer),
+        scaler=torch.amp.GradScaler(run.device.type, enabled=options.precision == "float16"),
+        device=run.device,
+        average=None if options.ema_decay is None else averaged(learner.detector, options.ema_decay),
+    )
+
+
 class _Loop:
     """One process's training from its checkpoint on."""
 
     def __init__(self, run: TrainingRun, learner: Learner, plan: ClipPlan, folder: RunFolder) -> None:
         self.run, self.options, self.plan, self.folder = run, run.options, plan, folder
-        self.state = TrainingState(
-            learner=learner,
-            optimizer=build_optimizer(learner.detector, learner.distillers, run.options.optimizer),
-            scaler=torch.amp.GradScaler(run.device.type, enabled=run.options.precision == "float16"),
-            device=run.device,
-        )
         self.weighting = learner.distillers.weighting
         self.teacher_frames = learner.distillers.teacher_frames
         self.features = learner.distillers.requires
-        self.progress = Progress()
-        if folder.checkpoint.exists():
-            self.progress = load_checkpoint(folder.checkpoint, self.state, run.identity())
-        elif (given := inheritance_of(run)) is not None:
+        resumed = folder.checkpoint.exists()
+        if not resumed and (given := inheritance_of(run)) is not None:
             text = given.as_json()
             folder.write(folder.inherited, lambda path: path.write_text(text))
+        self.state = _new_state(run, learner)
+        self.progress = load_checkpoint(folder.checkpoint, self.state, run.identity()) if resumed else Progress()
         self.saved_step = self.step
         if run.recipe_yaml is not None:
             recipe = run.recipe_yaml
             folder.write(folder.recipe, lambda path: path.write_text(recipe))
+
+    @property
+    def result(self) -> BEVFormer:
+        """The detector with the weights that this run stands for: the averaged ones where an average is kept."""
+        if self.state.average is None:
+            return self.run.detector
+        averaged_detector = self.state.average.module
+        assert isinstance(averaged_detector, BEVFormer)
+        return averaged_detector
 
     @property
     def step(self) -> int:
@@ -118,7 +135,10 @@ class _Loop:
                 if self.step % self.options.checkpoint_every == 0:
                     self._save()
                 on_step(report)
-        save_weights(self.run.detector, self.folder.weights)
+        with disk_errors("writing the weights", self.folder.weights):
+            save_weights(self.result, self.folder.weights)
+        if self.state.average is not None:
+            self.run.detector.load_state_dict(self.result.state_dict())
         return TrainOutcome(
             step=self.step,
             finished=self.step >= self.options.steps,
@@ -127,22 +147,23 @@ class _Loop:
         )
 
     def _next_step(self, batches: Iterator[TrainingBatch]) -> StepReport:
-        asked = perf_counter()
-        batch = next(batches)
-        data_s = perf_counter() - asked
-        steps_per_epoch = -(-self.plan.clips_per_epoch // self.options.batch_size)
-        lr = learning_rate(self.step, self.options.steps, steps_per_epoch, self.options.optimizer)
-        set_learning_rate(self.state.optimizer, lr)
-        done = train_step(self.state, batch, self.progress.memory, self.options.optimizer.max_grad_norm)
-        self.progress = Progress(self.step + 1, batch.after, done.memory)
+        options, state = self.options, self.state
+        batches_per_epoch = -(-self.plan.clips_per_epoch // options.batch_size)
+        steps_per_epoch = Fraction(batches_per_epoch, options.accumulate)
+        lr = learning_rate(self.step, options.steps, steps_per_epoch, options.optimizer)
+        set_learning_rate(state.optimizer, lr)
+        done = train_step(state, batches, self.progress.memory, options.accumulate, options.optimizer.max_grad_norm)
+        if state.average is not None:
+            state.average.update_parameters(self.run.detector)
+        self.progress = Progress(self.step + 1, done.after, done.memory)
         return StepReport(
             step=self.step,
-            epoch=batch.after.epoch,
+            epoch=done.after.epoch,
             lr=lr,
             loss=sum(done.terms.values()),
             terms=done.terms,
             grad_norm=done.grad_norm,
-            seconds={"data": data_s, "forward": done.forward_s, "backward": done.backward_s},
+            seconds=done.seconds,
             factors=self.weighting.factors(),
         )
 

@@ -1,5 +1,6 @@
 """AdamW with the published parameter groups, and the learning rate as a plain function of the step."""
 
+from fractions import Fraction
 from math import cos, pi
 
 import torch
@@ -30,7 +31,7 @@ def build_optimizer(detector: nn.Module, distillers: nn.Module, options: Optimiz
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
 
 
-def learning_rate(step: int, steps: int, steps_per_epoch: int, options: OptimizerOptions) -> float:
+def learning_rate(step: int, steps: int, steps_per_epoch: Fraction | int, options: OptimizerOptions) -> float:
     """Learning rate of the main group: cosine from lr to floor · lr over the run, under a linear warm-up.
 
         cosine(p)  = floor + (1 − floor) · (1 + cos(π p)) / 2      p = progress in [0, 1]
@@ -39,7 +40,8 @@ def learning_rate(step: int, steps: int, steps_per_epoch: int, options: Optimize
     Args:
         step: 0-based.
         steps: length of the run.
-        steps_per_epoch: for the published schedule, whose progress moves at epoch starts only.
+        steps_per_epoch: for the published schedule, whose progress moves at epoch starts only; a fraction where a step
+            takes several batches and may span two epochs.
         options: the numbers above.
     """
     reached = step if options.cosine == "per-step" else step // steps_per_epoch * steps_per_epoch

@@ -43,7 +43,7 @@ class TrainOptions(BaseModel):
 
     Attributes:
         steps: length of the run; the schedule is spread over it.
-        batch_size: clips per step and process.
+        batch_size: clips per batch and process.
         clips: how clips are cut.
         history_from_step: before this step the student sees supervised frames alone. Single frames are faster, and a
             student that starts on them learns sooner than one that starts on clips.
@@ -53,8 +53,13 @@ class TrainOptions(BaseModel):
         distillation: which distillers, and their weights.
         optimizer: learning rate and schedule.
         stream: threads and look-ahead; changes no number.
+        accumulate: batches per step of the optimiser (``train/step.py``); the options here count the optimiser's.
+        ema_decay: the result is an average of the weights over the run, decaying so per step (``train/ema.py``); None
+            takes the last weights.
         log_every: steps between lines of ``metrics.jsonl``; changes no number.
         checkpoint_every: steps between checkpoints; changes no number.
+        evaluate_every: steps between scores (``train/periodic_evaluation.py``), the last step scored too; 0 for none.
+            Changes no number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,9 +73,17 @@ class TrainOptions(BaseModel):
     distillation: DistillationOptions = DistillationOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     stream: StreamOptions = StreamOptions()
+    accumulate: int = Field(default=1, ge=1)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
+    evaluate_every: int = Field(default=0, ge=0)
 
     def what_changes_numbers(self) -> dict[str, object]:
-        """The options that a resumed run must share with the run it continues, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"stream", "log_every", "checkpoint_every"})
+        """The options that a resumed run must share with the run it continues, as plain JSON values.
+
+        Younger ones are left out where they are off, so that runs begun before them can go on.
+        """
+        shared = self.model_dump(mode="json", exclude={"stream", "log_every", "checkpoint_every", "evaluate_every"})
+        off = {"accumulate": 1, "ema_decay": None}
+        return {name: value for name, value in shared.items() if name not in off or value != off[name]}

@@ -196,7 +196,8 @@ def planned_batches(plan: ClipPlan, options: TrainOptions, step: int, start: Cli
     Streams begin with a new epoch, for what is left of the one before is in another order.
     """
     position = start
-    for planned in islice(plan.batches(start, options.batch_size), max(0, options.history_from_step - step)):
+    single = max(0, options.history_from_step - step) * options.accumulate
+    for planned in islice(plan.batches(start, options.batch_size), single):
         yield PlannedBatch(tuple(clip.without_history() for clip in planned.clips), planned.after)
         position = planned.after
     if options.clips.mode != "stream":

@@ -4,8 +4,11 @@ recipe.yaml          what ran
 inherited.json       the teacher's tensors that the student began with, where it inherited any
 metrics.jsonl        one line per logged step
 tensorboard/         the same for TensorBoard
+scores.jsonl         one line per periodic evaluation
+best.safetensors     the weights that scored best so far
+best.json            their score
 last.pt              everything needed to go on
-weights.safetensors  the detector alone, under its published names
+weights.safetensors  the detector as training left it, under its published names
 """
 
 import fcntl
@@ -28,6 +31,9 @@ class RunFolder:
         self.inherited = path / "inherited.json"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
+        self.scores = path / "scores.jsonl"
+        self.best = path / "best.safetensors"
+        self.best_score = path / "best.json"
         self.checkpoint = path / "last.pt"
         self.weights = path / "weights.safetensors"
 

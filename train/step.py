@@ -1,5 +1,17 @@
-"""One step of training: forward, check, backward, clip, update."""
+"""One step of training: batches forward and backward, check, clip, update.
 
+A step of several batches adds up their gradients, each batch's loss divided by their number. That is the step of one
+big batch where a loss is a mean over samples. It differs from it where a batch is a unit of its own:
+
+* detection losses are divided by the objects of their batch, so a batch with few of them counts as much as one with
+  many; likewise every distiller's mean over foreground cells, and the last, smaller batch of an epoch;
+* batch norms that train see one batch at a time;
+* ``matched`` weighting (``train/loss_weighting.py``) takes every batch into account, and scales the next one by it;
+* streams hand their memory from batch to batch, so a step of several batches runs on through its scenes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
@@ -11,6 +23,8 @@ from detectors.outputs import TemporalState
 from schemas.errors import UserError
 from train.batches import TrainingBatch
 from train.checkpoint import TrainingState
+from train.clips import ClipPosition
+from train.whole_step import undone_if_refused
 
 
 @dataclass(frozen=True)
@@ -18,47 +32,67 @@ class StepResult:
     """What one step did.
 
     Attributes:
-        terms: weighted loss terms by name; the loss is their sum.
+        terms: weighted loss terms by name, means over the step's batches; the loss is their sum.
         grad_norm: L2 norm of all gradients before clipping.
-        forward_s: seconds of the forward pass, its results waited for.
-        backward_s: seconds of the backward pass and the update.
-        memory: what the batch leaves for one that streams on from it.
+        seconds: ``data`` (waiting for batches), ``forward`` (its results waited for), ``backward`` (with the update).
+        samples: supervised frames.
+        after: where the sequence of clips goes on.
+        memory: what the last batch leaves for one that streams on from it.
     """
 
     terms: dict[str, float]
     grad_norm: float
-    forward_s: float
-    backward_s: float
+    seconds: dict[str, float]
+    samples: int
+    after: ClipPosition
     memory: TemporalState
 
 
 def train_step(
-    state: TrainingState, batch: TrainingBatch, left: TemporalState | None, max_grad_norm: float
+    state: TrainingState,
+    batches: Iterator[TrainingBatch],
+    left: TemporalState | None,
+    accumulate: int,
+    max_grad_norm: float,
 ) -> StepResult:
-    """Change the learner by one batch, at the learning rate that the optimiser holds.
+    """Change the learner by the next batches, at the learning rate that the optimiser holds.
 
     Args:
-        state: what is changed.
-        batch: what to learn from.
+        state: what is changed; as it was before the step if this one fails by a ``UserError``.
+        batches: what to learn from; each is let go of before the next is taken.
         left: the memory that the batch before has left.
+        accumulate: batches to take, at least 1.
         max_grad_norm: gradients are scaled down to this norm.
 
     Raises:
-        UserError: a prediction, a loss term or the gradients are not finite; parameters are left as they were.
+        UserError: a batch cannot be read; a prediction, a loss term or the gradients are not finite.
     """
-    started = perf_counter()
-    loss, terms, memory = _forward(state, batch, left)
-    forwarded = perf_counter()
+    seconds = dict.fromkeys(("data", "forward", "backward"), 0.0)
+    terms: dict[str, float] = {}
+    tokens: list[str] = []
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    state.scaler.unscale_(state.optimizer)
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.learner.parameters(), max_grad_norm))
-    # A scaled float16 loss overflows now and then; its update is skipped and the scale lowered.
-    if not isfinite(grad_norm) and not state.scaler.is_enabled():
-        raise UserError(f"the gradients are not finite, though the loss is. {_advice(batch)}")
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    return StepResult(terms, grad_norm, forwarded - started, perf_counter() - forwarded, memory)
+    with undone_if_refused(state):
+        for _ in range(accumulate):
+            with _timed(seconds, "data"):
+                batch = next(batches)
+            with _timed(seconds, "forward"):
+                loss, numbers, left = _forward(state, batch, left)
+            with _timed(seconds, "backward"):
+                state.scaler.scale(loss / accumulate).backward()  # type: ignore[no-untyped-call]
+            tokens += batch.sample_tokens
+            for name, value in numbers.items():
+                terms[name] = terms.get(name, 0.0) + value / accumulate
+        with _timed(seconds, "backward"):
+            grad_norm = _update(state, tokens, max_grad_norm)
+    assert left is not None
+    return StepResult(terms, grad_norm, seconds, len(tokens), batch.after, left)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    started = perf_counter()
+    yield
+    seconds[part] += perf_counter() - started
 
 
 def _forward(
@@ -70,21 +104,33 @@ def _forward(
         memory: TemporalState
         terms, memory = state.learner(batch, left)
     except UserError as error:
-        raise type(error)(f"{error} {_samples(batch)}") from error
+        raise type(error)(f"{error} {_samples(batch.sample_tokens)}") from error
     stacked = torch.stack(list(terms.values()))
     numbers = dict(zip(terms, stacked.tolist(), strict=True))
     bad = ", ".join(f"{name} is {value}" for name, value in numbers.items() if not isfinite(value))
     if bad:
-        raise UserError(f"the loss is not finite: {bad}. {_advice(batch)}")
+        raise UserError(f"the loss is not finite: {bad}. {_advice(batch.sample_tokens)}")
     return stacked.sum(), numbers, memory
 
 
-def _advice(batch: TrainingBatch) -> str:
+def _update(state: TrainingState, sample_tokens: Sequence[str], max_grad_norm: float) -> float:
+    """Clip the gradients and update by them; returns their norm before."""
+    state.scaler.unscale_(state.optimizer)
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.learner.parameters(), max_grad_norm))
+    # A scaled float16 loss overflows now and then; its update is skipped and the scale lowered.
+    if not isfinite(grad_norm) and not state.scaler.is_enabled():
+        raise UserError(f"the gradients are not finite, though the loss is. {_advice(sample_tokens)}")
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return grad_norm
+
+
+def _advice(sample_tokens: Sequence[str]) -> str:
     return (
-        f"{_samples(batch)} If these are sound, start afresh in another folder (OUT=...) with a lower "
+        f"{_samples(sample_tokens)} If these are sound, start afresh in another folder (OUT=...) with a lower "
         "training.optimizer.lr (e.g. --set student.training.optimizer.lr=1e-4), a smaller max_grad_norm, or in float32."
     )
 
 
-def _samples(batch: TrainingBatch) -> str:
-    return f"Samples: {', '.join(batch.sample_tokens)}."
+def _samples(sample_tokens: Sequence[str]) -> str:
+    return f"Samples: {', '.join(sample_tokens)}."
