@@ -34,7 +34,7 @@ def clip_of(tables: SceneTables, scene: str, steps: tuple[int, ...]) -> Clip:
 
 
 def open_batches(tables: SceneTables, planned: Iterator[PlannedBatch], **options) -> BatchStream:
-    def load(token: str) -> CameraInputs:
+    def load(token: str, _occasion: str) -> CameraInputs:
         return load_inputs(tables.frame(token), tables.data_root, CONFIG.preprocessing)
 
     return BatchStream(planned, load, None, CONFIG.grid, StreamOptions(**options), CPU)
@@ -113,7 +113,7 @@ def test_grids_decide_what_is_inside(tables: SceneTables) -> None:
     clip = clip_of(tables, SCENES[0], (0,))
     endless = iter(lambda: PlannedBatch((clip,), ClipPosition()), None)
 
-    def load(token: str) -> CameraInputs:
+    def load(token: str, _occasion: str) -> CameraInputs:
         return load_inputs(tables.frame(token), tables.data_root, CONFIG.preprocessing)
 
     with BatchStream(endless, load, None, small, StreamOptions(), CPU) as batches:

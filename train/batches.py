@@ -67,8 +67,9 @@ class TrainingBatch:
     after: ClipPosition
 
 
-FrameLoader = Callable[[str], CameraInputs]
-"""Sample token to decoded frame, called from several threads at once."""
+FrameLoader = Callable[[str, str], CameraInputs]
+"""Sample token and occasion (epoch and clip, which augmentation is drawn by) to decoded frame; called from several
+threads at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class BatchStream(Iterator[TrainingBatch]):
 
     Args:
         planned: what to prepare.
-        load_frame: decodes a frame by its sample token.
+        load_frame: decodes a frame.
         teacher: where the targets come from; None trains from annotations alone.
         grid: BEV grid of the detector being trained.
         options: threads and look-ahead.
@@ -140,7 +141,10 @@ class BatchStream(Iterator[TrainingBatch]):
 
     def _start(self, planned: PlannedBatch) -> _Pending:
         frames = tuple(
-            tuple(self._decoders.submit(self._load_frame, token) for token in clip.sample_tokens)
+            tuple(
+                self._decoders.submit(self._load_frame, token, f"{planned.after.epoch}/{clip.sample_tokens[-1]}")
+                for token in clip.sample_tokens
+            )
             for clip in planned.clips
         )
         return _Pending(planned, frames, None if self._teacher is None else self._teacher.start(planned.clips))

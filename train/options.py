@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
 from train.stream import StreamOptions
@@ -45,6 +46,7 @@ class TrainOptions(BaseModel):
         steps: length of the run; the schedule is spread over it.
         batch_size: clips per batch and process.
         clips: how clips are cut.
+        augmentation: what is done to the images.
         history_from_step: before this step the student sees supervised frames alone. Single frames are faster, and a
             student that starts on them learns sooner than one that starts on clips.
         precision: of the detector's forward and backward pass; losses of distillers are always in float32.
@@ -67,6 +69,7 @@ class TrainOptions(BaseModel):
     steps: int = Field(ge=1)
     batch_size: int = Field(default=1, ge=1)
     clips: ClipOptions = ClipOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
     history_from_step: int = Field(default=0, ge=0)
     precision: Precision = "float32"
     seed: int = Field(default=0, ge=0)
@@ -85,5 +88,5 @@ class TrainOptions(BaseModel):
         Younger ones are left out where they are off, so that runs begun before them can go on.
         """
         shared = self.model_dump(mode="json", exclude={"stream", "log_every", "checkpoint_every", "evaluate_every"})
-        off = {"accumulate": 1, "ema_decay": None}
+        off = {"accumulate": 1, "ema_decay": None, "augmentation": {"photometric": None}}
         return {name: value for name, value in shared.items() if name not in off or value != off[name]}

@@ -18,6 +18,7 @@ from scenes.scene_tables import SceneTables
 from schemas.errors import CacheError, RecipeError
 from schemas.frame_index import frame_table
 from schemas.frames import CameraInputs
+from train.augmentation import frame_distortions
 from train.checkpoint import Identity
 from train.clips import ClipPlan, ClipPosition, PlannedBatch
 from train.distiller_catalogue import DistillerSet, build_distillers, needs_cache
@@ -61,10 +62,15 @@ class TrainingRun:
         """Whether any distiller needs the cache."""
         return needs_cache(self.options.distillation.names)
 
-    def load_frame(self, sample_token: str) -> CameraInputs:
-        """Decode one frame for the detector."""
-        preprocessing = self.detector.config.preprocessing
-        return load_inputs(self.tables.frame(sample_token), self.tables.data_root, preprocessing)
+    def load_frame(self, sample_token: str, occasion: str) -> CameraInputs:
+        """Decode one frame for the detector, augmented as drawn for this occasion."""
+        preprocessing, photometric = self.detector.config.preprocessing, self.options.augmentation.photometric
+        drawn = (
+            None
+            if photometric is None
+            else frame_distortions(photometric, self.options.seed, occasion, sample_token)
+        )
+        return load_inputs(self.tables.frame(sample_token), self.tables.data_root, preprocessing, drawn)
 
     def targets(self, window: TargetWindow) -> AbstractContextManager[TargetSource] | None:
         """The source of the teacher's targets; None for a run that learns from annotations alone.
