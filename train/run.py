@@ -66,9 +66,7 @@ class TrainingRun:
         """Decode one frame for the detector, augmented as drawn for this occasion."""
         preprocessing, photometric = self.detector.config.preprocessing, self.options.augmentation.photometric
         drawn = (
-            None
-            if photometric is None
-            else frame_distortions(photometric, self.options.seed, occasion, sample_token)
+            None if photometric is None else frame_distortions(photometric, self.options.seed, occasion, sample_token)
         )
         return load_inputs(self.tables.frame(sample_token), self.tables.data_root, preprocessing, drawn)
 
