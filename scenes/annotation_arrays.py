@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.table_rows import Row, Tables, integer_rows, number_rows, rotation_rows, row_error
+from scenes.visibility import visibility_arrays
 
 MAX_TIME_DIFFERENCE_S = 1.5
 
@@ -36,6 +37,7 @@ def annotation_arrays(
     for number in np.flatnonzero((size_wlh_m <= 0).any(axis=1)):
         what = f"size must be positive, got {rows[number]['size']}"
         raise row_error("sample_annotation", rows[number]["token"], what)
+    sightings = visibility_arrays(tables["visibility"], tables["sample_annotation"], order)
     boxes_in_sample = np.bincount([order[row["sample_token"]] for row in rows], minlength=len(samples))
     return {
         "box_start": np.concatenate([[0], np.cumsum(boxes_in_sample)]).astype(np.int64),
@@ -44,6 +46,8 @@ def annotation_arrays(
         "box_rotation_wxyz": rotation_rows(rows, "sample_annotation"),
         "box_velocity_mps": _velocities(tables, rows),
         "box_label": np.array([label_of[row["instance_token"]] for row in rows], dtype=np.int64),
+        "box_visibility": np.array([sightings["level"][row["token"]] for row in rows], dtype=np.int8),
+        "box_unseen_keyframes": np.array([sightings["unseen"][row["token"]] for row in rows], dtype=np.int16),
     }
 
 

@@ -13,6 +13,7 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import NuScenesEval
 
 from scenes.devkit import open_devkit
+from scenes.devkit_plots import write_devkit_plots
 from scenes.scene_tables import SceneTables
 from scenes.score import Score
 from scenes.submission import submission_boxes, write_submission
@@ -46,7 +47,9 @@ def require_labels(tables: SceneTables, split: str) -> None:
     tables.scene_names(split)
 
 
-def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, out_dir: Path) -> Score:
+def evaluate(
+    detections: Mapping[str, Boxes], tables: SceneTables, split: str, out_dir: Path, plots: Path | None = None
+) -> Score:
     """Score detections on a split.
 
     A class without annotations in the split counts as AP 0 and errors 1, as in the devkit: compare subsets only with
@@ -57,6 +60,7 @@ def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, o
         tables: the version that the split belongs to; read again through the devkit for its annotations.
         split: a predefined split of the version, or one of its ``splits.json``.
         out_dir: the submission is written here as ``submission.json``.
+        plots: folder for the devkit's own plots; None draws none. A score of zero has none.
 
     Raises:
         DataError: the split has no annotations, the samples are not the split's, or a detection is not finite.
@@ -69,25 +73,27 @@ def evaluate(detections: Mapping[str, Boxes], tables: SceneTables, split: str, o
     write_submission(out_dir / SUBMISSION_FILE, results)
     if not any(results.values()) or not any(frame.boxes for frame in frames):
         return _zero_score(split, len(tokens))
-    return score_submission(out_dir / SUBMISSION_FILE, tables, split)
+    return score_submission(out_dir / SUBMISSION_FILE, tables, split, plots)
 
 
-def score_submission(path: Path, tables: SceneTables, split: str) -> Score:
+def score_submission(path: Path, tables: SceneTables, split: str, plots: Path | None = None) -> Score:
     """Score a submission file as it stands.
 
     Args:
         path: JSON in the form of the nuScenes detection task, with at least one box.
         tables: the version that the split belongs to.
         split: exactly the samples of the file.
+        plots: folder for the devkit's own plots; None draws none.
 
     Raises:
         DataError: the version's tables cannot be read, or the split has no annotations.
+        OSError: the folder of plots cannot be written.
     """
     require_labels(tables, split)
     # The devkit shows progress bars and prints whatever it is told; nobody asked for them here.
     silence = io.StringIO()
     with (
-        tempfile.TemporaryDirectory() as unused,  # the devkit insists on a folder for plots that nobody asks it for
+        tempfile.TemporaryDirectory() as unused,  # the devkit insists on making a folder of PDF plots
         contextlib.redirect_stdout(silence),
         contextlib.redirect_stderr(silence),
     ):
@@ -99,7 +105,9 @@ def score_submission(path: Path, tables: SceneTables, split: str) -> Score:
             output_dir=unused,
             verbose=False,
         )
-        metrics, _ = evaluation.evaluate()
+        metrics, curves = evaluation.evaluate()
+        if plots is not None:
+            write_devkit_plots(evaluation.cfg, metrics, curves, plots)
     return _score(metrics.serialize(), split, len(evaluation.sample_tokens))
 
 

@@ -24,7 +24,7 @@ static type."""
 SENSORS: tuple[str, ...] = (*CAMERAS, "LIDAR_TOP")
 """Order of the sensor axis: the six cameras, then the LiDAR."""
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised whenever the arrays below change their meaning, so that older files are made again."""
 
 _STALE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -52,6 +52,7 @@ class SceneIndex:
         box_rotation_wxyz: (M, 4) float64, global frame.
         box_velocity_mps: (M, 2) float64, global frame, NaN where unknown.
         box_label: (M,) int64, indices into ``CLASS_NAMES``.
+        box_visibility, box_unseen_keyframes: (M,) int8 and int16 as in ``scenes.visibility.Sightings``.
         split_name: (K,) bytes.
         split_has_scene: (K, S) bool.
     """
@@ -77,21 +78,24 @@ class SceneIndex:
     box_rotation_wxyz: NDArray[np.float64]
     box_velocity_mps: NDArray[np.float64]
     box_label: NDArray[np.int64]
+    box_visibility: NDArray[np.int8]
+    box_unseen_keyframes: NDArray[np.int16]
     split_name: Texts
     split_has_scene: NDArray[np.bool_]
 
     def sha256(self) -> str:
-        """Hash (hex) of all that a frame is made of. Splits are left out: a manifest names its split by itself."""
+        """Hash (hex) of all that a frame is made of, ``_NOT_OF_FRAMES`` left out."""
         digest = hashlib.sha256()
-        for name in sorted(_NAMES):
-            if not name.startswith("split_"):
-                array = getattr(self, name)
-                digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
+        for name in sorted(set(_NAMES) - _NOT_OF_FRAMES):
+            array = getattr(self, name)
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(SceneIndex))
+_NOT_OF_FRAMES = frozenset({"split_name", "split_has_scene", "box_visibility", "box_unseen_keyframes"})
+"""A manifest names its split by itself, and sightings are for looking at scores only."""
 
 
 def text_array(texts: list[str]) -> Texts:

@@ -11,6 +11,7 @@ from scenes.can_bus import can_bus_vector
 from scenes.geometry import pose_matrix
 from scenes.scene_index import SceneIndex
 from scenes.splits import predefined_splits
+from scenes.visibility import Sightings
 from schemas.boxes import Boxes
 from schemas.errors import DataError
 from schemas.frames import Frame
@@ -115,17 +116,31 @@ class SceneTables:
         Raises:
             DataError: no such sample.
         """
+        row = self._row_of(sample_token)
+        return self._frames(slice(row, row + 1))[0]
+
+    def sightings(self, sample_token: str) -> Sightings:
+        """How far the annotated objects of one sample are seen.
+
+        Raises:
+            DataError: no such sample.
+        """
+        row = self._row_of(sample_token)
+        chosen = slice(*self._index.box_start[row : row + 2].tolist())
+        return Sightings(self._index.box_visibility[chosen], self._index.box_unseen_keyframes[chosen])
+
+    @cached_property
+    def _sample_rows(self) -> dict[str, int]:
+        return {token.decode(): row for row, token in enumerate(self._index.sample_token)}
+
+    def _row_of(self, sample_token: str) -> int:
         row = self._sample_rows.get(sample_token)
         if row is None:
             raise DataError(
                 f"sample {sample_token!r} is not among the {len(self._sample_rows)} samples of {self.version} in "
                 f"{self.data_root}: give the --data and --version that the sample was taken from."
             )
-        return self._frames(slice(row, row + 1))[0]
-
-    @cached_property
-    def _sample_rows(self) -> dict[str, int]:
-        return {token.decode(): row for row, token in enumerate(self._index.sample_token)}
+        return row
 
     def _number_of(self, scene_name: str) -> int:
         number = self._scene_numbers.get(scene_name)
