@@ -16,7 +16,7 @@ from detectors.config import LossConfig
 from detectors.matching import match
 from detectors.outputs import QueryOutputs
 from detectors.targets import BoxTargets
-from schemas.errors import UserError
+from schemas.errors import NotFiniteError
 
 
 def detection_losses(
@@ -30,7 +30,7 @@ def detection_losses(
     Sums are divided by the number of matched objects in the batch, averaged over ranks, at least one.
 
     Raises:
-        UserError: predictions are not finite.
+        NotFiniteError: predictions are not finite, in this process or in one that trains together with it.
     """
     logits, boxes = queries.logits.float(), queries.boxes.float()
     _check_finite(logits, boxes)
@@ -56,13 +56,14 @@ def detection_losses(
 
 
 def _check_finite(logits: Tensor, boxes: Tensor) -> None:
-    finite = logits.isfinite().all() & boxes.isfinite().all()
-    if not finite:
-        bad = int((~logits.isfinite()).sum() + (~boxes.isfinite()).sum())
-        raise UserError(
-            f"{bad} of the detector's {logits.numel() + boxes.numel()} predicted numbers are NaN or infinite, so they"
-            " cannot be matched with annotations: training has diverged. Resume from the last checkpoint with a lower"
-            " learning rate, a smaller gradient-clip norm, or in float32."
+    bad = (~logits.isfinite()).sum() + (~boxes.isfinite()).sum()
+    if mean_over_ranks(bad.float()) > 0:
+        count = logits.numel() + boxes.numel()
+        raise NotFiniteError(
+            f"{int(bad)} of the detector's {count} predicted numbers are NaN or infinite"
+            f"{'' if bad else ' here, but some are in another process'}, so they cannot be matched with annotations:"
+            " training has diverged. Resume from the last checkpoint with a lower learning rate, a smaller"
+            " gradient-clip norm, or in float32."
         )
 
 
@@ -77,9 +78,14 @@ def _sigmoid_focal(
     return balance * wrong**config.focal_gamma * entropy
 
 
-def mean_over_ranks(value: Float32[Tensor, ""]) -> Float32[Tensor, ""]:
-    """The mean of a number over all training processes; the number itself where there is one. Changes its input."""
+def mean_over_ranks(value: Float32[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """The mean of numbers over all training processes, without gradient; the numbers themselves where there is one.
+
+    All processes must ask for it, in one order. A sum over the objects of a process's batch divided by such a mean of
+    their number has, averaged over processes as gradients are, the gradient of the whole batch in one process.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return value
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

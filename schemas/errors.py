@@ -28,5 +28,9 @@ class TeacherError(UserError):
     """A teacher of the user's own does not do what it promises: no scene can be cached from it."""
 
 
+class NotFiniteError(UserError):
+    """Training has met NaN or infinity. Processes that train together raise it together, at the same step."""
+
+
 class RecipeError(UserError):
     """A recipe or an option has a value that cannot work."""

@@ -83,7 +83,8 @@ def test_objects_are_averaged_over_ranks(monkeypatch: pytest.MonkeyPatch) -> Non
     alone = losses_of(queries, [target])
 
     def other_rank_has_21(value: Tensor) -> None:
-        value += 21
+        if value > 0:  # objects; of predictions that are not finite it has none either
+            value += 21
 
     replaced: dict[str, Callable[..., object]] = {
         "is_initialized": lambda: True,

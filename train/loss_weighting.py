@@ -10,7 +10,8 @@ and then stands:
 Means are exponential, 0.9 old to 0.1 new, over the batches in which the distiller had anything to say; the factor
 follows them until ``steps`` such batches are seen and is frozen with the last. From there on a total that shrinks
 faster than the detection loss counts for less, as with fixed weights. Within a distiller the options still say how its
-terms stand to each other. Terms that train a distiller's own modules alone are neither counted nor scaled.
+terms stand to each other. Terms that train a distiller's own modules alone are neither counted nor scaled. Processes
+that train together measure their batches together, and so have one factor.
 
 Losses of published methods are sums or means over different things, so their published weights mean little for other
 features; matching magnitudes at a fixed step, then freezing, is the usual remedy, and its one number can be tuned.
@@ -24,6 +25,8 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+from detectors.detection_loss import mean_over_ranks
 
 REMEMBERED = 0.9
 """Of the running means, per batch."""
@@ -108,7 +111,8 @@ class LossWeighting(nn.Module):
             if name in self.own_terms:
                 continue
             sums[name.partition("/")[0]] = sums[name.partition("/")[0]] + value.detach()
-        totals = torch.stack([sums[name] for name in self.names])
+        seen = mean_over_ranks(torch.stack([detection, *(sums[name] for name in self.names)]))
+        detection, totals = seen[0], seen[1:]
         # Kept on the device, without branches: nothing here waits for the numbers.
         counts = (self.seen < self.steps) & (totals > 0) & totals.isfinite() & detection.isfinite()
         for mean, value in ((self.detection, detection.expand_as(totals)), (self.totals, totals)):

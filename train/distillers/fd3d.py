@@ -44,6 +44,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from detectors.detection_loss import mean_over_ranks
 from detectors.outputs import QueryOutputs
 from detectors.targets import targets_of
 from train.adapters import Restore
@@ -128,7 +129,7 @@ class _FD3D(Distiller):
         """The generation term, weighted."""
         hidden = (areas > self.options.min_score) * (1 - kept(tuple(areas.shape), self.options.mask_ratio, areas))
         error = (self.generator((1 - hidden) * restored) - target).square().mean(1, keepdim=True)
-        mean: Tensor = (areas * error).sum() / areas.sum().clamp(min=1e-6)
+        mean: Tensor = (areas * error).sum() / mean_over_ranks(areas.sum()).clamp(min=1e-6)
         return self.options.generation_weight * mean
 
 
@@ -149,7 +150,7 @@ class TeacherQueryFD3D(_FD3D):
         places = (2 * self._around(chosen) - 1).flatten(1, 2)
         read = functional.grid_sample(restored - target, places, mode="bilinear", align_corners=False)
         error = read.square().mean(1).reshape(*chosen.shape[:3], -1).mean(dim=(1, 3))
-        refinement = (scores * error).sum() / (scores > 0).sum().clamp(min=1)
+        refinement = (scores * error).sum() / mean_over_ranks((scores > 0).sum().float()).clamp(min=1)
         return {
             "generation": self.generation(restored, target, areas),
             "refinement": self.options.refinement_weight * refinement,
@@ -186,7 +187,7 @@ class BranchFD3D(_FD3D):
         scores = queries.logits[-1].detach().sigmoid().amax(-1)
         counts = (scores > self.options.min_score) | self.branch.matched(queries, targets.boxes)
         error = (pairs.student - pairs.teacher).square().mean(-1).mean(0)
-        refinement = (counts * scores * error).sum() / counts.sum().clamp(min=1)
+        refinement = (counts * scores * error).sum() / mean_over_ranks(counts.sum().float()).clamp(min=1)
         terms = {
             "generation": self.generation(restored, target, self._areas(queries, targets)),
             "refinement": self.options.refinement_weight * refinement,

@@ -17,7 +17,8 @@ Decided here: a batch without any object has zero loss (the release fails on it)
 are resized; a teacher map coarser than the 128×128 mask takes the mask's largest value under each cell, where nearest
 neighbour would miss objects. Of VCD (Huang et al., NeurIPS 2023, "Leveraging Vision-Centric Multi-Modal Expertise for
 3D Object Detection") code and abstract were read, not the paper. Its earlier frames are the ones the student was given:
-a clip's, fewer at the start of a scene, with a gap where a clip leaves one out.
+a clip's, fewer at the start of a scene, with a gap where a clip leaves one out. Processes that train together
+normalise the teacher each over its own batch.
 """
 
 import numpy as np
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from detectors.detection_loss import mean_over_ranks
 from schemas.bev_grid import BevGrid
 from train.adapters import Restore
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs, teacher_bev
@@ -77,7 +79,7 @@ class FD3DHeatmapDistiller(Distiller):
             target = functional.batch_norm(target, None, None, training=True)
         mask = self.mask(targets, teacher.grid).to(target)
         error = (mask * (restored - target)).square().sum()
-        return {"bev": self.options.weight * error / mask.sum().clamp(min=1e-6)}
+        return {"bev": self.options.weight * error / mean_over_ranks(mask.sum()).clamp(min=1e-6)}
 
     def mask(self, targets: GroundTruth, grid: BevGrid) -> Float[Tensor, "batch 1 rows cols"]:
         """The objects' Gaussians on the teacher's grid; those of earlier frames too, as far as is asked for."""

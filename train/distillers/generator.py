@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detectors.detection_loss import mean_over_ranks
+
 
 def bev_generator(channels: int) -> nn.Sequential:
     """3×3 convolution, ReLU, 3×3 convolution, all of this many channels."""
@@ -67,4 +69,4 @@ class MaskedReconstruction(nn.Module):
         if not self.hidden_only:
             return error.mean()
         hidden = (1 - keep).expand_as(error)
-        return (hidden * error).sum() / hidden.sum().clamp(min=1)
+        return (hidden * error).sum() / mean_over_ranks(hidden.sum()).clamp(min=1)

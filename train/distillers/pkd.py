@@ -12,7 +12,8 @@ cells. Decided here: as published there is no adapter where the channel counts a
 networks trained apart have no reason to number their channels alike; a 1×1 convolution without bias (which
 standardising would undo) stands where they differ, or everywhere with ``"always"``. Grids are compared at the
 student's cells (the teacher averaged by area) or at the teacher's (the student interpolated). A channel that is
-constant over the batch has no correlation: it is taken as zero and passes no gradient.
+constant over the batch has no correlation: it is taken as zero and passes no gradient. Processes that train together
+correlate each over its own batch, and the average of their losses is what is learnt from.
 """
 
 from typing import Literal

@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.config import LossConfig
+from detectors.detection_loss import mean_over_ranks
 from schemas.errors import RecipeError
 from train.adapters import resize_bev
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs, teacher_bev
@@ -140,7 +141,7 @@ class StructuredKDDistiller(Distiller):
         neighbours = student.previous_is_adjacent & teacher.valid[:, -2]
         counts = (before.inside & neighbours[:, None, None])[:, None].to(bev)
         error: Tensor = counts * (ours - (current - before.bev)).square()
-        return error.sum() / (counts.sum() * error.shape[1]).clamp(min=1)
+        return error.sum() / (mean_over_ranks(counts.sum()) * error.shape[1]).clamp(min=1)
 
     def _decoder_errors(
         self, student: StudentOutputs, teacher: TeacherTargets
@@ -154,7 +155,7 @@ class StructuredKDDistiller(Distiller):
             index, near = _nearest(boxes, their_boxes, self.options.reach_m)
             logits, boxes = _at(logits, index), _at(boxes, index)
             shares = scores = scores * near
-        objects = scores.sum().clamp(min=1)
+        objects = mean_over_ranks(scores.sum()).clamp(min=1)
         p = wanted.sigmoid()
         entropy = functional.binary_cross_entropy_with_logits(wanted, p, reduction="none")
         divergence = functional.binary_cross_entropy_with_logits(logits, p, reduction="none") - entropy

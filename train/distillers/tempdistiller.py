@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from detectors.detection_loss import mean_over_ranks
 from detectors.outputs import QueryOutputs
 from schemas.errors import RecipeError
 from train.adapters import ChannelAdapter, resize_bev
@@ -152,14 +153,15 @@ class BevTempDistiller(Distiller):
     ) -> Float[Tensor, ""]:
         """How differently the two networks see each cell change since the keyframe before."""
         bev, (current, previous) = student.bev, cached
-        if student.previous is None:
-            return bev.new_zeros(())
-        remembered = student.previous.bev.float().transpose(1, 2).reshape(bev.shape)
+        # Without memory no cell counts, but the number of those that do is asked for in every process.
+        memory = bev.detach() if student.previous is None else student.previous.bev.float().transpose(1, 2)
+        remembered = memory.reshape(bev.shape)
         step = past_from_current(teacher.previous_from_current[:, -2:])[:, 0]
         ours = functional.cosine_similarity(bev, align_bev(remembered, step, self.grid).bev, dim=1)
         theirs = functional.cosine_similarity(current, previous.bev, dim=1)
-        counts = (previous.inside & student.previous_is_adjacent[:, None, None]).to(ours)
-        return (counts * (ours - theirs).abs()).sum() / counts.sum().clamp(min=1)
+        neighbours = student.previous_is_adjacent & (student.previous is not None)
+        counts = (previous.inside & neighbours[:, None, None]).to(ours)
+        return (counts * (ours - theirs).abs()).sum() / mean_over_ranks(counts.sum()).clamp(min=1)
 
 
 class QueryTempDistiller(Distiller):

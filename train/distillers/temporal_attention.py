@@ -25,6 +25,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from detectors.detection_loss import mean_over_ranks
 from schemas.bev_grid import BevGrid
 from schemas.errors import RecipeError
 from train.adapters import resize_bev
@@ -76,7 +77,7 @@ class TemporalAttentionDistiller(Distiller):
         divergence = (torch.xlogy(weights, weights) - weights * _log(temporal.weights.float())).sum(-1)
         counts = torch.ones_like(distance)
         counts[..., 0] = student.previous_is_adjacent[:, None, None, None]
-        share = counts / counts.sum()  # never empty: the current source always counts
+        share = counts / mean_over_ranks(counts.sum())  # never empty: the current source always counts
         return {
             "offsets": self.options.offset_weight * (share * distance).sum(),
             "weights": self.options.weight * (share * divergence).sum(),
