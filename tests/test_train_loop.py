@@ -76,7 +76,7 @@ def quietly(run: TrainingRun, max_steps: int | None = None) -> tuple[TrainOutcom
 def logged(run: TrainingRun) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        del line["seconds"]
+        del line["seconds"], line["pace"]
     return lines
 
 

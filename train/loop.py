@@ -25,6 +25,7 @@ from train.interruption import stop_on_signal
 from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from train.periodic_evaluation import PeriodicEvaluation, best_score
 from train.run import TrainingRun, check_run, clip_plan, distillers_of, inheritance_of, planned_batches
 from train.run_folder import RunFolder, disk_errors, open_run_folder
 from train.step import train_step
@@ -40,12 +41,14 @@ class TrainOutcome:
         finished: the last step of the options is done.
         interrupted: Ctrl-C or SIGTERM ended it early; the same command goes on.
         weights: file with the detector's weights as they are now.
+        best: file with the weights that scored best; None where none were scored.
     """
 
     step: int
     finished: bool
     interrupted: bool
     weights: Path
+    best: Path | None = None
 
 
 def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: int | None = None) -> TrainOutcome:
@@ -124,17 +127,23 @@ class _Loop:
         self.state.learner.train()
         with (
             MetricsLog(self.folder.metrics, self.step, self.folder.tensorboard) as log,
+            PeriodicEvaluation(self.run.evaluate, self.options, self.folder, self.step) as evaluation,
             stop_on_signal() as stop,
             self._saving_what_was_learnt(),
             self._batches() as batches,
         ):
+            self._score_if_due(evaluation, log)  # an earlier process may have ended before it did
             while self.step < last and not stop.requested:
                 report = self._next_step(batches)
                 if self.step % self.options.log_every == 0:
                     log.write(report)
+                else:
+                    log.pass_over(report)
                 if self.step % self.options.checkpoint_every == 0:
                     self._save()
                 on_step(report)
+                if not stop.requested:
+                    self._score_if_due(evaluation, log)
         with disk_errors("writing the weights", self.folder.weights):
             save_weights(self.result, self.folder.weights)
         if self.state.average is not None:
@@ -144,6 +153,7 @@ class _Loop:
             finished=self.step >= self.options.steps,
             interrupted=stop.requested and self.step < last,
             weights=self.folder.weights,
+            best=self.folder.best if best_score(self.folder) else None,
         )
 
     def _next_step(self, batches: Iterator[TrainingBatch]) -> StepReport:
@@ -165,7 +175,15 @@ class _Loop:
             grad_norm=done.grad_norm,
             seconds=done.seconds,
             factors=self.weighting.factors(),
+            lr_by_group={group["name"]: group["lr"] for group in state.optimizer.param_groups},
+            loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
+            samples=done.samples,
         )
+
+    def _score_if_due(self, evaluation: PeriodicEvaluation, log: MetricsLog) -> None:
+        if evaluation.is_due(self.step):
+            self._save()  # scoring may take long, and a second Ctrl-C ends it at once
+            evaluation.score(self.result, self.step, log)
 
     @contextmanager
     def _batches(self) -> Iterator[BatchStream]:

@@ -25,6 +25,7 @@ from train.distiller_catalogue import DistillerSet, build_distillers, needs_cach
 from train.distillers.base import CACHED_DIMS, DistillationSetting
 from train.inheritance import Inheritance, inherit
 from train.options import TrainOptions
+from train.periodic_evaluation import Evaluate
 from train.stream import OpenTargets, TargetSource, TargetWindow, TeacherStream
 
 
@@ -33,7 +34,7 @@ class TrainingRun:
     """A detector, the frames it trains on, and what it learns from.
 
     Attributes:
-        detector: changed in place, on ``device``.
+        detector: changed in place, on ``device``; in the end it has the weights that are the run's result.
         tables: where images and annotations come from.
         scene_names: scenes to train on.
         cache: the teacher's cache, or None to train from annotations alone; not read by the distiller ``none``.
@@ -44,6 +45,7 @@ class TrainingRun:
         recipe_yaml: what is written to ``recipe.yaml``, for the run to be repeated by.
         open_targets: where targets come from if not from the cache's files, for instance a teacher at work; the cache
             is then still what says which features there are, and of which frames.
+        evaluate: scores the detector every ``options.evaluate_every`` steps, on frames it does not train on.
     """
 
     detector: BEVFormer
@@ -56,6 +58,7 @@ class TrainingRun:
     allow_untrained_teacher: bool = False
     recipe_yaml: str | None = None
     open_targets: OpenTargets | None = None
+    evaluate: Evaluate | None = None
 
     @property
     def reads_cache(self) -> bool:
@@ -108,12 +111,18 @@ def check_run(run: TrainingRun) -> None:
 
     Raises:
         CacheError: the cache was made by an untrained teacher.
-        RecipeError: a precision that the device does not have, or more past frames than clips are long.
+        RecipeError: a precision that the device does not have, scores without anything to score on, or more past
+            frames than clips are long.
     """
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
             f"precision float16 needs --device cuda, got {run.device.type}. Use bfloat16 or float32, "
             "e.g. --set student.training.precision=bfloat16"
+        )
+    if run.options.evaluate_every and run.evaluate is None:
+        raise RecipeError(
+            f"training.evaluate_every={run.options.evaluate_every} asks for scores, and this run has no labelled frames "
+            "to score on. Give it some, or --set student.training.evaluate_every=0"
         )
     _check_trajectory(run.options)
     if not run.reads_cache or run.cache is None:
