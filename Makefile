@@ -21,7 +21,7 @@ OPTIONS = $(strip $(call option,RECIPE,recipe) $(call option,DATA,data) $(call o
   $(call option,SPLIT,split) $(call option,CHECKPOINT,checkpoint) $(call option,CACHE,cache) $(call option,OUT,out) \
   $(if $(call given,ARGS),$(ARGS)))
 
-PROGRAMS := cache-teacher train-student evaluate plan verify-cache repair-cache view-cache make-scenes demo-teacher
+PROGRAMS := cache-teacher train-student evaluate plan verify-cache repair-cache view-cache make-scenes demo-teacher gains
 
 .PHONY: help setup $(PROGRAMS) demo test test-slow check format bench kill-test clean
 
@@ -45,6 +45,7 @@ repair-cache: ## drop exactly the damaged scenes of a cache, to be made again
 view-cache: ## show what a cache holds, as tables and pictures
 make-scenes: ## write the synthetic driving world in nuScenes form
 demo-teacher: ## train the demo's teacher on the synthetic world
+gains: ## measure what each distiller gains over several seeds; writes docs/results.md
 
 $(PROGRAMS): $(READY)
 	@$(BIN)/python -m pipeline $@ $(OPTIONS)

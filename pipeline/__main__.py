@@ -4,7 +4,7 @@ import logging
 
 import typer
 
-from pipeline.commands import caches, networks
+from pipeline.commands import caches, networks, studies
 
 app = typer.Typer(
     add_completion=False,
@@ -21,6 +21,7 @@ app.command("repair-cache")(caches.repair_cache)
 app.command("view-cache")(caches.view_cache)
 app.command("train-student")(networks.train_student)
 app.command("evaluate")(networks.evaluate)
+app.command("gains")(studies.gains)
 
 
 def main() -> None:

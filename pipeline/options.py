@@ -105,3 +105,15 @@ def comma_separated(option: str, text: str | None) -> tuple[str, ...]:
     if "" in parts or len(set(parts)) < len(parts):
         raise RecipeError(f"{option} {text!r}: expected names separated by commas, each once; or leave the option out.")
     return parts
+
+
+def comma_separated_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The numbers of ``0,1``; none when the option was not given.
+
+    Raises:
+        RecipeError: it was given, and is no list of whole numbers from 0 on, each once.
+    """
+    parts = comma_separated(option, text)
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(f"{option} {text!r}: expected whole numbers separated by commas, e.g. {option} 0,1,2.")
+    return tuple(int(part) for part in parts)

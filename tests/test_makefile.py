@@ -34,6 +34,7 @@ def dry_run(*arguments: str, **environment: str) -> str:
         "view-cache",
         "make-scenes",
         "demo-teacher",
+        "gains",
     ],
 )
 def test_a_program_is_its_command(target: str) -> None:

@@ -30,6 +30,10 @@ PROMISED = {
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--allow-untrained-teacher"},
     "evaluate": RECIPE | DATA | {"--split", "--checkpoint", "--out", "--device", "--model"},
+    "gains": RECIPE
+    | DATA
+    | {"--cache", "--out", "--rows", "--seeds", "--jobs", "--threads", "--tune", "--report"}
+    | {"--allow-untrained-teacher"},
     "view-cache": RECIPE | DATA | {"--scenes", "--cache", "--out", "--against"} | {"--min-score", "--cells"},
 }
 

@@ -1,0 +1,72 @@
+"""What makes two runs comparable, as short hashes: the same study, and within it the same row."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.recipe import Recipe
+from scenes.synthetic.options import GENERATOR_VERSION
+
+STUDY_VERSION = 1
+"""Raised whenever a change of the program changes what a student learns or how it is scored: old runs stand apart."""
+
+PACKAGES = ("torch", "numpy", "nuscenes-devkit")
+"""Those whose arithmetic the numbers depend on; a release of the same ``major.minor`` counts as the same."""
+
+_LENGTH = 12
+
+
+def short_hash(content: object) -> str:
+    """The first digits of the sha256 of some JSON value."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_LENGTH]
+
+
+def student_hash(recipe: Recipe, *, distilled: bool) -> str:
+    """Short hash of all that the recipe says about the student's numbers, but for the seed.
+
+    Args:
+        recipe: with the student.
+        distilled: whether the distillers and their settings count.
+    """
+    student: dict[str, Any] = recipe.student.model_dump(mode="json")
+    training: dict[str, Any] = recipe.student.training.what_changes_numbers()
+    student["training"] = {
+        name: value for name, value in training.items() if name != "seed" and (distilled or name != "distillation")
+    }
+    return short_hash(student)
+
+
+def surroundings(recipe: Recipe, tables_sha256: str, split: str) -> Mapping[str, Any]:
+    """What a run's numbers depend on beside the student's recipe and the cache, under the names of the records."""
+    return {
+        "data": tables_sha256[:_LENGTH],
+        "split": split,
+        "generator": 0 if recipe.world is None else GENERATOR_VERSION,
+        "packages": installed_packages(),
+        "program": f"{metadata.version('bev-teacher-cache')}/{STUDY_VERSION}",
+    }
+
+
+def installed_packages() -> str:
+    """Names and ``major.minor`` of ``PACKAGES``, as ``torch 2.13, numpy 1.26``."""
+    return ", ".join(f"{name} {'.'.join(metadata.version(name).split('.')[:2])}" for name in PACKAGES)
+
+
+def machine_in_words() -> str:
+    """Processor, cores and system, without the machine's name."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, {platform.system()}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    name = found.group(1) if found else platform.processor() or platform.machine()
+    return re.sub(r"\s+\d+-Core Processor$", "", name.strip())

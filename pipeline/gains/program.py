@@ -1,0 +1,105 @@
+"""The program ``gains``: what its options mean, and its stages one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.dataset import DataChoice, open_data
+from pipeline.gains.conduct import conduct
+from pipeline.gains.places import places_of
+from pipeline.gains.report import write_report
+from pipeline.gains.rows import Row, chosen_rows
+from pipeline.gains.study import StudyOptions, plan_runs
+from pipeline.missing_cache import make_missing_cache
+from pipeline.paths import OUT, cache_folder
+from pipeline.recipe import Recipe
+from pipeline.recipes import load_recipe, with_distillers
+from scenes.splits import validation_split
+from schemas.errors import RecipeError
+from train.distiller_catalogue import needs_cache
+
+TUNE_SPLIT = "tune"
+
+
+@dataclass(frozen=True)
+class GainsChoice:
+    """What the command line said.
+
+    Attributes:
+        recipe: a name or a file; with ``assignments`` it is what all rows share.
+        assignments: ``dotted.key=value`` each.
+        data: directory and version.
+        cache: the teacher's; the recipe's when None.
+        rows: names; all when empty.
+        seeds: of each row; the rows' own when empty.
+        label: of a tuning run, which is scored on the tune scenes; None for the study itself.
+        out: folder of the runs; ``out/<recipe>/gains`` when None.
+        jobs, threads: runs at once, and torch's threads in each.
+        allow_untrained_teacher: accept a cache made with random weights.
+    """
+
+    recipe: str
+    assignments: tuple[str, ...]
+    data: DataChoice
+    cache: Path | None
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    label: str | None
+    out: Path | None
+    jobs: int
+    threads: int
+    allow_untrained_teacher: bool
+
+
+def gains(choice: GainsChoice) -> None:
+    """Run what the study lacks, then write its report; or file runs for tuning.
+
+    Raises:
+        UserError: a row that cannot be run, data, cache or results that do not fit, or runs that failed.
+        KeyboardInterrupt: stopped; the same command goes on.
+    """
+    if choice.label is not None and not choice.label.strip():
+        raise RecipeError("--tune needs a label that says what is tried, e.g. --tune 'fd3d, share 0.3'")
+    recipe, rows = load_recipe(choice.recipe, choice.assignments), chosen_rows(choice.rows)
+    tables = open_data(recipe, choice.data)
+    _make_cache(choice, recipe, rows)
+    options = StudyOptions(
+        recipe=recipe,
+        rows=rows,
+        seeds=choice.seeds,
+        label=choice.label or "",
+        assignments=choice.assignments,
+        split=validation_split(tables.version) if choice.label is None else TUNE_SPLIT,
+        cache=choice.cache or cache_folder(recipe),
+        out=choice.out or OUT / recipe.name / "gains",
+        threads=choice.threads,
+        jobs=choice.jobs,
+        allow_untrained_teacher=choice.allow_untrained_teacher,
+    )
+    runs = plan_runs(options, tables)
+    places = places_of(recipe.name)
+    if choice.label is not None:
+        conduct(options, runs, places.tuning)
+        return
+    try:
+        conduct(options, runs, places.rows)
+    finally:
+        if places.rows.exists():
+            write_report(places, runs[0].identity.study)
+
+
+def report(recipe_name: str, assignments: Sequence[str]) -> None:
+    """Write the report of what has been run, without running anything.
+
+    Raises:
+        UserError: nothing has been run, or the file of results is damaged.
+    """
+    write_report(places_of(load_recipe(recipe_name, assignments).name), None)
+
+
+def _make_cache(choice: GainsChoice, recipe: Recipe, rows: Sequence[Row]) -> None:
+    """The embedded demo's cache is made when it is missing; others are the user's to make."""
+    learning = next((row for row in rows if needs_cache(row.distillers)), None)
+    if choice.cache is None and choice.data.data is None and learning is not None:
+        sets = [part for assignment in choice.assignments for part in ("--set", assignment)]
+        make_missing_cache(with_distillers(recipe, learning.distillers), ["--recipe", choice.recipe, *sets], ())

@@ -1,0 +1,168 @@
+"""What the study compares: one row for each way of training the demo's student. This file is its lab book.
+
+Every number here that was tuned was tuned on the world's ``tune`` scenes with seeds from 100 on (``results/demo/
+tuning.csv`` holds every such run); the ``val`` scenes are scored by the rows as they stand, with the seeds 0, 1, 2, ...
+
+A row is the base recipe with other distillers and a few other values. Its student, its data, its number of steps and,
+seed by seed, its first weights and the order of its clips are those of the row that it is compared with.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.errors import RecipeError
+
+Group = Literal["headline", "ablation", "budget", "exactness"]
+GROUPS: tuple[Group, ...] = ("headline", "ablation", "budget", "exactness")
+
+OPTIONS = "student.training.distillation"
+"""Where a recipe keeps what distillers are set to."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training the student.
+
+    Attributes:
+        name: what tables and files call it.
+        group: which table it stands in.
+        distillers: their names, or ``("none",)``.
+        note: one line for the table: what it is, or what it leaves out.
+        overrides: ``dotted.key=value`` assignments to the recipe.
+        steps_factor: length of the training, as a multiple of the recipe's.
+        seeds: how many, from 0 on.
+        against: the row whose difference is taken, seed by seed.
+        also_against: a second such row, for ablations: what the removed part did.
+        cache: which teacher cache it reads: ``""`` for the main one, else ``<main cache>-<cache>``.
+    """
+
+    name: str
+    group: Group
+    distillers: tuple[str, ...]
+    note: str = ""
+    overrides: tuple[str, ...] = ()
+    steps_factor: int = 1
+    seeds: int = 5
+    against: str = "none"
+    also_against: str = ""
+    cache: str = ""
+
+
+TUNED: Mapping[str, tuple[str, ...]] = {
+    # Untuned as yet: the distillers' defaults.
+    "feature": (),
+    "pkd": (),
+    "fd3d-heatmap": (),
+    "tempdistiller": (),
+    "structured-kd": (),
+    "fd3d": (),
+    "unidistill": (),
+    "temporal-attention": (),
+    "best": (),
+}
+"""Overrides found on the tune scenes, by row. Ablations and the longer budget inherit those of their row."""
+
+BEST = ("tempdistiller", "fd3d-heatmap")
+"""The combination chosen on the tune scenes."""
+
+
+def _headline() -> tuple[Row, ...]:
+    single = {
+        "feature": "FitNets: plain L2 between BEV maps",
+        "pkd": "Pearson correlation instead of L2",
+        "fd3d-heatmap": "L2 where objects are (the released FD3D baseline)",
+        "tempdistiller": "masked reconstruction of a target fused from the teacher's past frames",
+        "structured-kd": "spatial and temporal structure, responses, inherited weights",
+        "fd3d": "focal generation and refinement at the teacher's queries",
+        "unidistill": "features, relations and responses at nine points of each box",
+        "temporal-attention": "the teacher's temporal sampling offsets and weights",
+    }
+    rows = [Row("none", "headline", ("none",), "annotations alone")]
+    rows += [Row(name, "headline", (name,), note, TUNED[name]) for name, note in single.items()]
+    return (*rows, Row("best", "headline", BEST, "the combination chosen on tune", TUNED["best"]))
+
+
+def _ablations() -> tuple[Row, ...]:
+    def ablation(name: str, of: str, note: str, *overrides: str) -> Row:
+        return Row(name, "ablation", (of,), note, (*TUNED[of], *overrides), seeds=3, also_against=of)
+
+    term = f"{OPTIONS}.unidistill"
+    return (
+        ablation(
+            "tempdistiller-no-history",
+            "tempdistiller",
+            "its target is the teacher's one frame, without fusion and relation over time",
+            f"{OPTIONS}.tempdistiller.frames=1",
+            f"{OPTIONS}.tempdistiller.relation_weight=0",
+        ),
+        ablation(
+            "fd3d-no-queries",
+            "fd3d",
+            "areas are the annotated boxes; no query is read, nothing refined",
+            f"{OPTIONS}.fd3d.query_source=learned",
+            f"{OPTIONS}.fd3d.ground_truth_steps=1000000000",
+            f"{OPTIONS}.fd3d.refinement_weight=0",
+            f"{OPTIONS}.fd3d.branch_weight=0",
+        ),
+        ablation(
+            "unidistill-feature",
+            "unidistill",
+            "the feature term alone",
+            f"{term}.relation_weight=0",
+            f"{term}.response_weight=0",
+        ),
+        ablation(
+            "unidistill-relation",
+            "unidistill",
+            "the relation term alone",
+            f"{term}.feature_weight=0",
+            f"{term}.response_weight=0",
+        ),
+        ablation(
+            "unidistill-response",
+            "unidistill",
+            "the response term alone",
+            f"{term}.feature_weight=0",
+            f"{term}.relation_weight=0",
+        ),
+    )
+
+
+def look_ahead(of: str = "best") -> Row:
+    """A row whose teacher also saw the next frames; its cache lies beside the main one, as ``<cache>-look-ahead``."""
+    return Row(
+        f"{of}-look-ahead",
+        "ablation",
+        BEST if of == "best" else (of,),
+        "the teacher may also see the next frames",
+        TUNED[of],
+        seeds=3,
+        also_against=of,
+        cache="look-ahead",
+    )
+
+
+def _budget() -> tuple[Row, ...]:
+    longer = "three times the steps"
+    return (
+        Row("none-3x", "budget", ("none",), longer, steps_factor=3, seeds=3),
+        Row("best-3x", "budget", BEST, longer, TUNED["best"], steps_factor=3, seeds=3, against="none-3x"),
+    )
+
+
+ROWS: tuple[Row, ...] = (*_headline(), *_ablations(), *_budget())
+"""Everything the study runs. Look-ahead waits for its cache: add ``look_ahead()`` here."""
+
+
+def chosen_rows(names: Sequence[str], rows: Sequence[Row] = ROWS) -> tuple[Row, ...]:
+    """The rows of these names, in the study's order; all when no name is given.
+
+    Raises:
+        RecipeError: a name is unknown.
+    """
+    known = {row.name for row in rows}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecipeError(f"--rows: the study has no row {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+    return tuple(row for row in rows if not names or row.name in names)

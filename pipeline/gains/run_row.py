@@ -1,0 +1,160 @@
+"""One run of the study: train, score, tell what it cost. A process of its own, so that its memory is its own.
+
+``python -m pipeline.gains.run_row FOLDER`` does the job that stands in ``FOLDER/job.json`` and leaves
+``FOLDER/measured.json``; the same command goes on from the checkpoint of a run that was stopped.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from cache.reading import Cache, open_cache
+from detectors.bevformer import BEVFormer
+from pipeline.dataset import chosen_scenes
+from pipeline.failures import told_clearly
+from pipeline.gains.record import Measured, official
+from pipeline.paths import INDEX_FOLDER
+from pipeline.recipe import Recipe
+from pipeline.training import seeded_detector, train_with_progress
+from scenes.evaluation import evaluate
+from scenes.scene_tables import SceneTables
+from scenes.score import Score
+from scenes.splits import training_split
+from scenes.tables import load_tables
+from scenes.whole_file import whole_file
+from train.distiller_catalogue import needs_cache
+from train.inference import InferenceOptions, detect
+from train.options import Precision
+from train.run import TrainingRun
+
+JOB_FILE = "job.json"
+MEASURED_FILE = "measured.json"
+CHECKPOINT_FILE = "last.pt"
+LOG_FILE = "log.txt"
+CPU = torch.device("cpu")
+
+
+class RowJob(BaseModel):
+    """All that one run needs to know.
+
+    Attributes:
+        title: what its progress is called.
+        recipe: with the row's distillers, values and seed.
+        data: the nuScenes directory.
+        version: of it.
+        cache: the teacher's cache; not opened for ``none``.
+        split: to score.
+        threads: of torch.
+        allow_untrained_teacher: accept a cache made with random weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    recipe: Recipe
+    data: Path
+    version: str
+    cache: Path
+    split: str
+    threads: int = 1
+    allow_untrained_teacher: bool = False
+
+
+def training_run(job: RowJob, tables: SceneTables, out: Path) -> TrainingRun:
+    """The student's training of a job, exactly as ``train-student`` does it.
+
+    Raises:
+        CacheError: no cache where one is needed.
+    """
+    student = job.recipe.student
+    cache: Cache | None = open_cache(job.cache) if needs_cache(student.training.distillation.names) else None
+    split = training_split(tables.version) if cache is None else cache.manifest.dataset.split
+    return TrainingRun(
+        detector=seeded_detector(student.detector, student.training.seed),
+        tables=tables,
+        scene_names=chosen_scenes(tables, split, ()),
+        cache=cache,
+        options=student.training,
+        out=out,
+        device=CPU,
+        allow_untrained_teacher=job.allow_untrained_teacher,
+    )
+
+
+def do_job(folder: Path) -> Measured:
+    """Train the job of a folder to its end and score it; what it gave is written to ``measured.json``.
+
+    Raises:
+        UserError: as training and evaluation.
+        KeyboardInterrupt: the run was asked to stop; its state is saved.
+    """
+    started = perf_counter()
+    if (folder / MEASURED_FILE).exists():  # done, but whoever had started it was gone before it could be filed
+        return Measured.model_validate_json((folder / MEASURED_FILE).read_text())
+    job = RowJob.model_validate_json((folder / JOB_FILE).read_text())
+    torch.set_num_threads(job.threads)
+    tables = load_tables(job.data, job.version, INDEX_FOLDER)
+    run = training_run(job, tables, folder)
+    first_step = _steps_logged(folder)
+    train_with_progress(job.title, job.recipe, run, None)
+    trained_here = first_step < run.options.steps
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    score = score_on(run.detector, tables, job.split, run.options.precision, folder / "evaluation")
+    speed = _speed(folder)
+    measured = Measured(
+        **official(score).model_dump(),
+        class_ap=score.class_ap,
+        steps_per_second=speed[0],
+        data_wait=speed[1],
+        peak_rss_mib=peak_kib / 1024 if trained_here else None,
+        wall_s=perf_counter() - started,
+        resumed_at=first_step,
+    )
+    with whole_file(folder / MEASURED_FILE) as file:
+        file.write(measured.model_dump_json().encode())
+    return measured
+
+
+def score_on(detector: BEVFormer, tables: SceneTables, split: str, precision: Precision, out: Path) -> Score:
+    """The official score of a detector on a split, scene by scene as published.
+
+    Raises:
+        DataError: the split has no labels, or an image cannot be read.
+    """
+    options = InferenceOptions(device=CPU, precision=precision, decode_threads=1)
+    detections = detect(detector, tables, tables.scene_names(split), options, lambda _token: None)
+    return evaluate(detections, tables, split, out)
+
+
+def _log_lines(folder: Path) -> list[dict[str, object]]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _steps_logged(folder: Path) -> int:
+    """About the step a run goes on from: the last one logged, 0 for a new run."""
+    lines = _log_lines(folder)
+    return int(str(lines[-1]["step"])) if lines and (folder / CHECKPOINT_FILE).exists() else 0
+
+
+def _speed(folder: Path) -> tuple[float, float]:
+    """Steps a second, and the share of the time that was waiting for data, over all steps logged."""
+    seconds = [line["seconds"] for line in _log_lines(folder) if isinstance(line.get("seconds"), dict)]
+    parts = [part for part in seconds if isinstance(part, dict)]
+    total = sum(sum(part.values()) for part in parts)
+    return len(parts) / max(total, 1e-9), sum(part["data"] for part in parts) / max(total, 1e-9)
+
+
+def main() -> None:
+    """Do the job of the folder that the command line names."""
+    with told_clearly("The state is saved; `gains` goes on from it."):
+        do_job(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

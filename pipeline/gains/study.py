@@ -1,0 +1,183 @@
+"""Which runs a study consists of, each with its recipe and its fingerprint: pure planning, nothing is trained here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.reading import open_cache
+from pipeline.gains.fingerprint import machine_in_words, short_hash, student_hash, surroundings
+from pipeline.gains.record import RunIdentity
+from pipeline.gains.rows import Row
+from pipeline.gains.run_row import RowJob, training_run
+from pipeline.recipe import Recipe, override
+from pipeline.recipes import with_distillers, with_training
+from scenes.evaluation import require_labels
+from scenes.scene_tables import SceneTables
+from schemas.errors import UserError
+from train.distiller_catalogue import needs_cache
+from train.run import check_run, distillers_of
+
+FIRST_TUNING_SEED = 100
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is to be run, and how.
+
+    Attributes:
+        recipe: the student that all rows share, its data and its teacher; with the command line's values.
+        rows: to run.
+        seeds: of each row; the row's own number of seeds, from 0 on, when empty.
+        label: of a tuning run; empty for the study itself.
+        assignments: the command line's ``dotted.key=value``, which win over a row's.
+        split: that is scored.
+        cache: the main teacher cache.
+        out: folder for the runs.
+        threads, jobs: of torch in a run, and runs at once.
+        allow_untrained_teacher: accept a cache made with random weights.
+    """
+
+    recipe: Recipe
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    label: str
+    assignments: tuple[str, ...]
+    split: str
+    cache: Path
+    out: Path
+    threads: int = 1
+    jobs: int = 1
+    allow_untrained_teacher: bool = False
+
+    def seeds_of(self, row: Row) -> tuple[int, ...]:
+        """The seeds a row is run with; tuning has seeds of its own."""
+        first, count = (FIRST_TUNING_SEED, 2) if self.label else (0, row.seeds)
+        return self.seeds or tuple(range(first, first + count))
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: which it is, what it does, and where.
+
+    Attributes:
+        row: that it belongs to.
+        identity: what is kept of it beside the result.
+        job: what its process is told.
+        folder: its own.
+    """
+
+    row: Row
+    identity: RunIdentity
+    job: RowJob
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people: row and seed."""
+        return f"{self.identity.row}, seed {self.identity.seed}"
+
+
+def row_recipe(base: Recipe, row: Row, seed: int, assignments: Sequence[str] = ()) -> Recipe:
+    """The recipe that a row trains with.
+
+    Raises:
+        RecipeError: an override that the recipe does not know or refuses; the row is named.
+    """
+    try:
+        recipe = override(with_distillers(base, row.distillers), [*row.overrides, *assignments])
+    except UserError as error:
+        raise type(error)(f"Row {row.name!r} of the study: {error}") from error
+    training = recipe.student.training
+    longer = training.model_copy(
+        update={name: getattr(training, name) * row.steps_factor for name in ("steps", "history_from_step")}
+    )
+    student = recipe.student.model_copy(update={"training": longer})
+    return with_training(recipe.model_copy(update={"student": student}), "student", seed)
+
+
+def plan_runs(options: StudyOptions, tables: SceneTables) -> tuple[PlannedRun, ...]:
+    """All runs, seed by seed, so that a study cut short holds whole pairs. Each row is tried on its cache first.
+
+    Raises:
+        UserError: a row cannot be run as it stands; it is named. Nothing has been written or trained.
+    """
+    require_labels(tables, options.split)
+    around = surroundings(options.recipe, tables.tables_sha256, options.split)
+    study = study_hash(options, around)
+    runs = [
+        _planned(options, tables, row, seed, {"study": study, **around})
+        for row in options.rows
+        for seed in options.seeds_of(row)
+    ]
+    tried: set[str] = set()
+    for run in runs:
+        if run.row.name not in tried:
+            tried.add(run.row.name)
+            _try(run, tables)
+    return tuple(sorted(runs, key=lambda run: run.identity.seed))
+
+
+def study_hash(options: StudyOptions, around: Mapping[str, object]) -> str:
+    """What all rows of a study share, as a short hash."""
+    student = student_hash(options.recipe, distilled=False)
+    return short_hash({"student": student, "cache": _cache_hash(options.cache), **around})
+
+
+def _cache_hash(path: Path) -> str:
+    """Of the cache's fingerprint; ``none`` where there is no cache."""
+    return open_cache(path).manifest.fingerprint[:12] if path.exists() else "none"
+
+
+def _planned(
+    options: StudyOptions, tables: SceneTables, row: Row, seed: int, shared: Mapping[str, str | int]
+) -> PlannedRun:
+    recipe = row_recipe(options.recipe, row, seed, options.assignments)
+    training = recipe.student.training
+    cache = options.cache.with_name(f"{options.cache.name}-{row.cache}") if row.cache else options.cache
+    cache_hash = _cache_hash(cache) if needs_cache(training.distillation.names) else "none"
+    changes = {name: value for name, value in shared.items() if name != "study"}
+    recipe_hash = student_hash(recipe, distilled=True)
+    fingerprint = short_hash({"recipe": recipe_hash, "cache": cache_hash, **changes})
+    identity = RunIdentity.model_validate(
+        {
+            **shared,
+            "fingerprint": fingerprint,
+            "label": options.label,
+            "group": row.group,
+            "row": row.name,
+            "seed": seed,
+            "distillers": ",".join(training.distillation.names),
+            "overrides": (*row.overrides, *(options.assignments if options.label else ())),
+            "steps": training.steps,
+            "recipe": recipe_hash,
+            "cache": cache_hash,
+            "threads": options.threads,
+            "jobs": options.jobs,
+            "machine": machine_in_words(),
+        }
+    )
+    job = RowJob(
+        title=f"{row.name}, seed {seed}",
+        recipe=recipe,
+        data=tables.data_root,
+        version=tables.version,
+        cache=cache,
+        split=options.split,
+        threads=options.threads,
+        allow_untrained_teacher=options.allow_untrained_teacher,
+    )
+    return PlannedRun(row, identity, job, options.out / f"{row.name}-{fingerprint[:8]}-seed{seed}")
+
+
+def _try(run: PlannedRun, tables: SceneTables) -> None:
+    """Build a row's student and distillers as the run will.
+
+    Raises:
+        UserError: they cannot work; the row is named.
+    """
+    try:
+        training = training_run(run.job, tables, run.folder)
+        check_run(training)
+        distillers_of(training)
+    except UserError as error:
+        raise type(error)(f"Row {run.row.name!r} of the study: {error}") from error
