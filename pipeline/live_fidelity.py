@@ -22,15 +22,15 @@ from pipeline.recipe import RECIPE_FILE, read_recipe
 from pipeline.shipped_weights import finished_teacher
 from pipeline.teacher_stage.fidelity import FidelityMeter
 from pipeline.teacher_stage.job import StageChoice, StageOptions, StageSource, open_source
-from pipeline.teacher_stage.quantise import StoredFrame, quantise, refuse_unfit
+from pipeline.teacher_stage.live_frames import LiveFrame, LiveScene, live_frames, told_where
+from pipeline.teacher_stage.quantise import StoredFrame, refuse_unfit
 from pipeline.teacher_stage.reproduction import TOLERANCES, Agreement, agreement
-from pipeline.teacher_stage.scene import LiveFrame
 from pipeline.teacher_stage.teacher import WeightsSource
+from pipeline.teacher_stage.temporal_target import frames_ahead
 from scenes.frame_stream import stream_frames
-from schemas.errors import CacheError, UserError
+from schemas.errors import CacheError
 from schemas.fidelity import Fidelity
 from schemas.frames import Frame
-from train.learner import autocast
 
 STEPS_PER_SCENE = 4
 """A teacher with memory needs every earlier frame of a scene: few frames of many scenes tell more than many of few."""
@@ -182,18 +182,14 @@ class _Comparison:
 
 def _live_frames(source: StageSource, options: StageOptions, name: str, count: int) -> Iterator[LiveFrame]:
     """The first frames of a scene, computed and quantised as ``cache_scene`` does."""
-    network, manifest = source.teacher.network, source.manifest
-    frames = source.tables.frames(name)[:count]
-    previous = None
-    for inputs in stream_frames(
+    manifest = source.manifest
+    frames = source.tables.frames(name)[: count + frames_ahead(manifest.features)]
+    inputs_in_order = stream_frames(
         frames, source.tables.data_root, manifest.preprocessing, threads=options.decode_threads
-    ):
-        with torch.inference_mode():
-            with autocast(source.device, source.teacher.precision):
-                features, previous = network.features(inputs, previous)
-            try:
-                stored = quantise(manifest.features, features, manifest.tier)
-                refuse_unfit(manifest.features, StoredFrame({}, stored.extremes.cpu()), manifest.tier)
-            except UserError as error:
-                raise type(error)(f"scene {name}, step {inputs.frame.step}: {error}") from error
-        yield LiveFrame(inputs.frame, features, stored)
+    )
+    scene = LiveScene(source.teacher, manifest.features, manifest.tier, source.device)
+    for live in live_frames(scene, inputs_in_order):
+        if live.frame.step < count:
+            with told_where(live.frame):
+                refuse_unfit(manifest.features, StoredFrame({}, live.stored.extremes.cpu()), manifest.tier)
+            yield live
