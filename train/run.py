@@ -121,8 +121,8 @@ def check_run(run: TrainingRun) -> None:
         )
     if run.options.evaluate_every and run.evaluate is None:
         raise RecipeError(
-            f"training.evaluate_every={run.options.evaluate_every} asks for scores, and this run has no labelled frames "
-            "to score on. Give it some, or --set student.training.evaluate_every=0"
+            f"training.evaluate_every={run.options.evaluate_every} asks for scores, and this run has no labelled "
+            "frames to score on. Give it some, or --set student.training.evaluate_every=0"
         )
     _check_trajectory(run.options)
     if not run.reads_cache or run.cache is None:
