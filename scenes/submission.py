@@ -68,11 +68,18 @@ def submission_boxes(frame: Frame, detections: Boxes) -> list[dict[str, Any]]:
     assert detections.scores is not None, "detections have scores"
     _check_finite(frame.sample_token, detections)
     boxes = to_global(detections, frame.global_from_lidar)
-    offset_m = boxes.translation_m[:, :2] - frame.global_from_ego[:2, 3]
-    limit_m = np.array([CLASS_RANGE_M[name] for name in CLASS_NAMES])[boxes.labels]
-    in_range = np.flatnonzero(np.hypot(offset_m[:, 0], offset_m[:, 1]) <= limit_m)
+    in_range = np.flatnonzero(in_class_range(frame, detections))
     best = in_range[np.argsort(-detections.scores[in_range], kind="stable")][:MAX_BOXES_PER_SAMPLE]
     return _rows(frame.sample_token, boxes, detections.scores, best)
+
+
+def in_class_range(frame: Frame, boxes: Boxes) -> NDArray[np.bool_]:
+    """(N,) bool: boxes of a keyframe, in its LiDAR frame, that are near enough to the ego vehicle to be scored."""
+    translation_m = boxes.center_m @ frame.global_from_lidar[:3, :3].T + frame.global_from_lidar[:3, 3]
+    offset_m = translation_m[:, :2] - frame.global_from_ego[:2, 3]
+    limit_m = np.array([CLASS_RANGE_M[name] for name in CLASS_NAMES])[boxes.labels]
+    near: NDArray[np.bool_] = np.hypot(offset_m[:, 0], offset_m[:, 1]) <= limit_m
+    return near
 
 
 def write_submission(path: Path, results: Mapping[str, list[dict[str, Any]]]) -> None:

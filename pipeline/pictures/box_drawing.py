@@ -1,6 +1,7 @@
 """Boxes in two styles that stay apart on any background: annotations thin white, the teacher's thick orange."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ class BoxStyle:
     color: str
     width_pt: float
     order: float
+    line: Literal["-", "--"] = "-"
 
 
 ANNOTATED = BoxStyle("#ffffff", 0.9, 3.2)
@@ -86,5 +88,6 @@ def _handle(style: BoxStyle, label: str) -> Line2D:
 def _draw_lines(axes: Axes, lines: list[NDArray[np.float64]], style: BoxStyle) -> None:
     under = LineCollection(lines, colors="black", linewidths=style.width_pt + 1.0, alpha=0.8, zorder=style.order)
     over = LineCollection(lines, colors=style.color, linewidths=style.width_pt, zorder=style.order + 0.1)
+    over.set_linestyle(style.line)
     axes.add_collection(under, autolim=False)
     axes.add_collection(over, autolim=False)

@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.pictures.box_drawing import ANNOTATED, DETECTED, draw_in_camera
 from pipeline.pictures.frame_contents import FrameContents
 from scenes.images import load_image
-from schemas.frames import CAMERAS
+from schemas.frames import CAMERAS, Frame
 
 CAMERA_LAYOUT = (
     ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
@@ -27,14 +27,24 @@ def draw_camera(axes: Axes, contents: FrameContents, camera: str, data_root: Pat
     Raises:
         DataError: the image cannot be read.
     """
-    frame, number = contents.frame, CAMERAS.index(camera)
+    draw_image(axes, contents.frame, camera, data_root)
+    image_from_lidar = contents.frame.image_from_lidar[CAMERAS.index(camera)]
+    for boxes, style in ((contents.annotated, ANNOTATED), (contents.detected, DETECTED)):
+        if boxes is not None:
+            draw_in_camera(axes, boxes, image_from_lidar, style)
+
+
+def draw_image(axes: Axes, frame: Frame, camera: str, data_root: Path) -> None:
+    """One image under the name of its camera; axes in original pixels.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    number = CAMERAS.index(camera)
     width, height = frame.camera_size_wh[number].tolist()
     image = _thumbnail(load_image(data_root, frame.camera_paths[number], (width, height)))
     axes.imshow(image, extent=(0, width, height, 0), aspect="auto", interpolation="antialiased")
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    for boxes, style in ((contents.annotated, ANNOTATED), (contents.detected, DETECTED)):
-        if boxes is not None:
-            draw_in_camera(axes, boxes, frame.image_from_lidar[number], style)
     axes.set_title(camera, fontsize=7.5, pad=2.5)
 
 
