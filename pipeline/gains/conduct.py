@@ -8,11 +8,12 @@ from time import monotonic
 
 from pipeline.console import console
 from pipeline.gains.record import Measured, Record, add_record, read_records
-from pipeline.gains.run_row import CHECKPOINT_FILE, JOB_FILE, LOG_FILE, MEASURED_FILE
+from pipeline.gains.run_row import JOB_FILE, LOG_FILE, MEASURED_FILE
 from pipeline.gains.study import PlannedRun, StudyOptions
 from pipeline.gains.workers import row_process, run_all
 from scenes.whole_file import whole_file
 from schemas.errors import UserError
+from train.run_folder import RunFolder
 
 _LOG_TAIL = 3
 
@@ -113,7 +114,7 @@ class _Conductor:
         measured = Measured.model_validate_json(measured_file.read_text())
         record = Record(**dict(run.identity), **dict(measured), date=datetime.now(UTC).isoformat(timespec="seconds"))
         add_record(self.results, record)
-        for finished in (measured_file, run.folder / CHECKPOINT_FILE):
+        for finished in (measured_file, RunFolder(run.folder).checkpoint):
             finished.unlink(missing_ok=True)  # a line removed from the file by hand means: train it again
         console.print(
             f"gains: {self._ended} of {len(self.runs)} done: {run.name}: NDS {100 * record.nds:.1f}, "

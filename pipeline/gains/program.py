@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import conduct
-from pipeline.gains.places import places_of
+from pipeline.gains.places import TUNE_SPLIT, places_of
 from pipeline.gains.report import write_report
 from pipeline.gains.rows import Row, chosen_rows
 from pipeline.gains.study import StudyOptions, plan_runs
@@ -17,8 +17,6 @@ from pipeline.recipes import load_recipe, with_distillers
 from scenes.splits import validation_split
 from schemas.errors import RecipeError
 from train.distiller_catalogue import needs_cache
-
-TUNE_SPLIT = "tune"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ seed by seed, its first weights and the order of its clips are those of the row 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from schemas.errors import RecipeError
@@ -31,6 +31,7 @@ class Row:
         note: one line for the table: what it is, or what it leaves out.
         overrides: ``dotted.key=value`` assignments to the recipe.
         steps_factor: length of the training, as a multiple of the recipe's.
+        curve_points: how often it is scored along the way, on the tune scenes.
         seeds: how many, from 0 on.
         against: the row whose difference is taken, seed by seed.
         also_against: a second such row, for ablations: what the removed part did.
@@ -43,6 +44,7 @@ class Row:
     note: str = ""
     overrides: tuple[str, ...] = ()
     steps_factor: int = 1
+    curve_points: int = 0
     seeds: int = 5
     against: str = "none"
     also_against: str = ""
@@ -144,11 +146,11 @@ def look_ahead(of: str = "best") -> Row:
 
 
 def _budget() -> tuple[Row, ...]:
-    longer = "three times the steps"
-    return (
-        Row("none-3x", "budget", ("none",), longer, steps_factor=3, seeds=3),
-        Row("best-3x", "budget", BEST, longer, TUNED["best"], steps_factor=3, seeds=3, against="none-3x"),
-    )
+    def longer(name: str, distillers: tuple[str, ...], overrides: tuple[str, ...]) -> Row:
+        note = "three times the steps"
+        return Row(name, "budget", distillers, note, overrides, steps_factor=3, curve_points=10, seeds=3)
+
+    return longer("none-3x", ("none",), ()), replace(longer("best-3x", BEST, TUNED["best"]), against="none-3x")
 
 
 ROWS: tuple[Row, ...] = (*_headline(), *_ablations(), *_budget())

@@ -9,6 +9,7 @@ import resource
 import sys
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,8 @@ from cache.reading import Cache, open_cache
 from detectors.bevformer import BEVFormer
 from pipeline.dataset import chosen_scenes
 from pipeline.failures import told_clearly
-from pipeline.gains.record import Measured, official
+from pipeline.gains.places import TUNE_SPLIT
+from pipeline.gains.record import CurvePoint, Measured, official
 from pipeline.paths import INDEX_FOLDER
 from pipeline.recipe import Recipe
 from pipeline.training import seeded_detector, train_with_progress
@@ -31,10 +33,10 @@ from train.distiller_catalogue import needs_cache
 from train.inference import InferenceOptions, detect
 from train.options import Precision
 from train.run import TrainingRun
+from train.run_folder import RunFolder
 
 JOB_FILE = "job.json"
 MEASURED_FILE = "measured.json"
-CHECKPOINT_FILE = "last.pt"
 LOG_FILE = "log.txt"
 CPU = torch.device("cpu")
 
@@ -83,6 +85,7 @@ def training_run(job: RowJob, tables: SceneTables, out: Path) -> TrainingRun:
         out=out,
         device=CPU,
         allow_untrained_teacher=job.allow_untrained_teacher,
+        evaluate=lambda detector: score_on(detector, tables, TUNE_SPLIT, student.training.precision, out / "curve"),
     )
 
 
@@ -100,20 +103,20 @@ def do_job(folder: Path) -> Measured:
     torch.set_num_threads(job.threads)
     tables = load_tables(job.data, job.version, INDEX_FOLDER)
     run = training_run(job, tables, folder)
-    first_step = _steps_logged(folder)
+    files = RunFolder(folder)
+    resumed_at = _resumed_at(files)
     train_with_progress(job.title, job.recipe, run, None)
-    trained_here = first_step < run.options.steps
+    trained_here = resumed_at < run.options.steps
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     score = score_on(run.detector, tables, job.split, run.options.precision, folder / "evaluation")
-    speed = _speed(folder)
     measured = Measured(
         **official(score).model_dump(),
         class_ap=score.class_ap,
-        steps_per_second=speed[0],
-        data_wait=speed[1],
+        curve=_curve(files),
+        **_speed(files),
         peak_rss_mib=peak_kib / 1024 if trained_here else None,
         wall_s=perf_counter() - started,
-        resumed_at=first_step,
+        resumed_at=resumed_at,
     )
     with whole_file(folder / MEASURED_FILE) as file:
         file.write(measured.model_dump_json().encode())
@@ -131,23 +134,30 @@ def score_on(detector: BEVFormer, tables: SceneTables, split: str, precision: Pr
     return evaluate(detections, tables, split, out)
 
 
-def _log_lines(folder: Path) -> list[dict[str, object]]:
-    path = folder / "metrics.jsonl"
+def _entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _steps_logged(folder: Path) -> int:
-    """About the step a run goes on from: the last one logged, 0 for a new run."""
-    lines = _log_lines(folder)
-    return int(str(lines[-1]["step"])) if lines and (folder / CHECKPOINT_FILE).exists() else 0
+def _resumed_at(folder: RunFolder) -> int:
+    """The last step logged by the process whose checkpoint the run goes on from; 0 for a new run."""
+    entries = _entries(folder.metrics) if folder.checkpoint.exists() else []
+    return int(entries[-1]["step"]) if entries else 0
 
 
-def _speed(folder: Path) -> tuple[float, float]:
-    """Steps a second, and the share of the time that was waiting for data, over all steps logged."""
-    seconds = [line["seconds"] for line in _log_lines(folder) if isinstance(line.get("seconds"), dict)]
-    parts = [part for part in seconds if isinstance(part, dict)]
-    total = sum(sum(part.values()) for part in parts)
-    return len(parts) / max(total, 1e-9), sum(part["data"] for part in parts) / max(total, 1e-9)
+def _speed(folder: RunFolder) -> dict[str, float]:
+    """Steps a second, and the share of their time that was spent waiting for data, over the steps that were logged."""
+    seconds = [entry["seconds"] for entry in _entries(folder.metrics)]
+    total = max(sum(sum(parts.values()) for parts in seconds), 1e-9)
+    return {"steps_per_second": len(seconds) / total, "data_wait": sum(parts["data"] for parts in seconds) / total}
+
+
+def _curve(folder: RunFolder) -> tuple[CurvePoint, ...]:
+    """The scores along the way."""
+    scores = [(entry["step"], entry["nds"], entry["mean_ap"], entry["tp_errors"]) for entry in _entries(folder.scores)]
+    return tuple(
+        CurvePoint(step=step, nds=nds, map=mean_ap, **{name.lower(): value for name, value in errors.items()})
+        for step, nds, mean_ap, errors in scores
+    )
 
 
 def main() -> None:

@@ -88,10 +88,15 @@ def row_recipe(base: Recipe, row: Row, seed: int, assignments: Sequence[str] = (
     except UserError as error:
         raise type(error)(f"Row {row.name!r} of the study: {error}") from error
     training = recipe.student.training
-    longer = training.model_copy(
-        update={name: getattr(training, name) * row.steps_factor for name in ("steps", "history_from_step")}
+    steps = training.steps * row.steps_factor
+    changed = training.model_copy(
+        update={
+            "steps": steps,
+            "history_from_step": training.history_from_step * row.steps_factor,
+            "evaluate_every": max(1, steps // row.curve_points) if row.curve_points else 0,
+        }
     )
-    student = recipe.student.model_copy(update={"training": longer})
+    student = recipe.student.model_copy(update={"training": changed})
     return with_training(recipe.model_copy(update={"student": student}), "student", seed)
 
 

@@ -81,7 +81,7 @@ def plain_differences(summary: Summary, rows: Sequence[RowRuns]) -> str:
 def cost_table(summary: Summary) -> str:
     """Speed and memory beside ``none`` of the same seeds; means over seeds."""
     lines = []
-    for runs in summary.rows.values():
+    for runs in (*summary.group("headline"), *summary.group("ablation")):
         records = list(runs.by_seed.values())
         if not records:
             continue
