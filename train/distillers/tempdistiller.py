@@ -27,7 +27,10 @@ that spirit. Decided here:
   that both always have is the supervised frame and its neighbour. It counts where the student was given exactly that
   neighbour and the earlier map covers the cell; the student's earlier map carries no gradient. Not for queries, of
   which a detector keeps none.
-* ``target="temporal_target"`` reads the fused map from the cache, where that was materialised, not ``frames`` maps.
+* ``target="temporal_target"`` reads the fused map from the cache, where the teacher stage materialised it from the
+  teacher's floats, not ``frames`` maps. Such a target may also hold the frames to come (``future_frames``), which FTKD
+  (arXiv:2512.08247) gives its offline teacher: what will be seen of a place, moved to now. A cache that was fused
+  otherwise than is asked for here is refused.
 """
 
 from typing import Literal
@@ -40,7 +43,9 @@ from torch.nn import functional
 
 from detectors.detection_loss import mean_over_ranks
 from detectors.outputs import QueryOutputs
-from schemas.errors import RecipeError
+from schemas.errors import CacheError, RecipeError
+from schemas.features import FeatureSpec
+from schemas.temporal_fusion import TemporalFusion
 from train.adapters import ChannelAdapter, resize_bev
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs, teacher_bev
 from train.distillers.generator import MaskedReconstruction, bev_generator, query_generator
@@ -55,7 +60,8 @@ class TempDistillerOptions(BaseModel):
     Attributes:
         mode: what is rebuilt, BEV cells or object queries.
         target: fused from cached frames in every step, or read from the cache.
-        frames: of the teacher that are fused, the supervised one included.
+        frames: of the teacher that are fused, the supervised one included, those after it not counted.
+        future_frames: after the supervised one that are fused as well; only where the cache holds the target.
         weight: of the reconstruction.
         relation_weight: of the relation over time; 0 leaves it out.
         mask_ratio: chance of a cell or query to be hidden.
@@ -69,6 +75,7 @@ class TempDistillerOptions(BaseModel):
     mode: Literal["bev", "query"] = "bev"
     target: Literal["cached_frames", "temporal_target"] = "cached_frames"
     frames: int = Field(default=4, ge=1)
+    future_frames: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, ge=0)
     relation_weight: float = Field(default=0.5, ge=0)
     mask_ratio: float = Field(default=0.5, ge=0, lt=1)
@@ -78,11 +85,20 @@ class TempDistillerOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "TempDistillerOptions":
+        if self.future_frames > 0 and self.target != "temporal_target":
+            raise ValueError("only a cached target has seen future_frames: use target temporal_target with them")
         if self.mode == "query" and self.target == "temporal_target":
             raise ValueError("temporal_target is a BEV map: use mode bev with it, or target cached_frames")
         if self.loss_on == "masked" and self.mask_ratio == 0:
             raise ValueError("loss_on masked compares nothing when mask_ratio is 0")
         return self
+
+    @property
+    def fusion(self) -> TemporalFusion:
+        """What a cached target is to be fused from."""
+        return TemporalFusion(
+            past_frames=self.frames - 1, future_frames=self.future_frames, temperature=self.temperature
+        )
 
 
 def build_tempdistiller(options: TempDistillerOptions, setting: DistillationSetting) -> Distiller:
@@ -106,7 +122,9 @@ class BevTempDistiller(Distiller):
         self.fused_frames = options.frames if cached_target == "bev" else 1
         self.teacher_frames = max(self.fused_frames, 2 if relates else 1)
         self.requires = tuple(sorted({cached_target, "bev"} if relates else {cached_target}))
-        channels = setting.teacher_feature(cached_target).shape[-1]
+        spec = setting.teacher_feature(cached_target)
+        _refuse_other_fusion(spec, options)
+        channels = spec.shape[-1]
         self.rebuild = MaskedReconstruction(
             ChannelAdapter(setting.student_channels, channels),
             bev_generator(channels),
@@ -162,6 +180,25 @@ class BevTempDistiller(Distiller):
         neighbours = student.previous_is_adjacent & (student.previous is not None)
         counts = (previous.inside & neighbours[:, None, None]).to(ours)
         return (counts * (ours - theirs).abs()).sum() / mean_over_ranks(counts.sum()).clamp(min=1)
+
+
+def _refuse_other_fusion(spec: FeatureSpec, options: TempDistillerOptions) -> None:
+    """Compare what a cached target was fused from with what is asked for; a feature that says nothing is believed.
+
+    Raises:
+        CacheError: they differ.
+    """
+    there, asked = spec.fusion, options.fusion
+    if there is None or there == asked:
+        return
+    ours = "student.training.distillation.tempdistiller"
+    wanted = {"frames": there.past_frames + 1, "future_frames": there.future_frames, "temperature": there.temperature}
+    take = " ".join(f"--set {ours}.{name}={value}" for name, value in wanted.items() if getattr(options, name) != value)
+    make = " ".join(f"--set cache.{spec.name}.{name}={value}" for name, value in asked)
+    raise CacheError(
+        f"the cached {spec.name} was fused from {there}, and tempdistiller is asked for {asked}. Take what is there: "
+        f"{take}; or make a cache of the other: make cache-teacher CACHE=<another folder> ARGS='--arrays ... {make}'"
+    )
 
 
 class QueryTempDistiller(Distiller):
