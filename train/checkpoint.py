@@ -1,7 +1,7 @@
 """Save and restore everything a run needs to go on as if it had never stopped."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,12 +15,16 @@ from detectors.outputs import TemporalState
 from schemas.errors import CheckpointError
 from schemas.manifest import differing_fields
 from train.clips import ClipPosition
+from train.distributed import ALONE, Processes
 from train.random_streams import RandomStreams
 
 FORMAT = "bev-teacher-cache training state 2"
 
 Identity = Mapping[str, Any]
-"""What a checkpoint belongs to, as plain JSON values: detector, options, data set, cache."""
+"""What a checkpoint belongs to, as plain JSON values: detector, options, data set, cache, number of processes."""
+
+ProcessPart = Mapping[str, Any]
+"""What each process has of its own in a checkpoint: where its clips go on, its memory, its random streams."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,8 @@ class TrainingState:
         scaler: of float16 losses; inert otherwise.
         device: whose random streams are kept.
         average: of the detector's weights, where one is kept (``train/ema.py``).
+        processes: who changes it together.
+        averaging: called in the learner's place where several do, for it averages their gradients.
     """
 
     learner: nn.Module
@@ -40,6 +46,8 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     device: torch.device
     average: AveragedModel | None = None
+    processes: Processes = ALONE
+    averaging: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,22 @@ class Progress:
     memory: TemporalState | None = None
 
 
-def save_checkpoint(path: Path, state: TrainingState, progress: Progress, identity: Identity) -> None:
+def process_part(state: TrainingState, progress: Progress) -> ProcessPart:
+    """What this process has of its own, on the CPU."""
+    random = RandomStreams.of(state.device)
+    memory = None if progress.memory is None else progress.memory.to(torch.device("cpu"))
+    return {
+        "epoch": progress.position.epoch,
+        "position": progress.position.position,
+        "memory": None if memory is None else vars(memory),
+        "random_cpu": random.cpu,
+        "random_cuda": random.cuda,
+    }
+
+
+def save_checkpoint(
+    path: Path, state: TrainingState, progress: Progress, identity: Identity, others: Sequence[ProcessPart] = ()
+) -> None:
     """Write a checkpoint; the caller sees to it that the name becomes visible at once.
 
     Args:
@@ -65,31 +88,28 @@ def save_checkpoint(path: Path, state: TrainingState, progress: Progress, identi
         state: what training has changed.
         progress: how far it has come.
         identity: what it belongs to.
+        others: the parts of the other processes that train with this one, the first, in the order of their ranks.
 
     Raises:
         OSError: the disk refuses.
     """
-    random = RandomStreams.of(state.device)
     content = {
         "format": FORMAT,
         "identity": json.dumps(identity),
         "step": progress.step,
-        "epoch": progress.position.epoch,
-        "position": progress.position.position,
-        "memory": None if progress.memory is None else vars(progress.memory),
         "learner": state.learner.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "average": None if state.average is None else state.average.state_dict(),
-        "random_cpu": random.cpu,
-        "random_cuda": random.cuda,
+        "others": list(others),
+        **process_part(state, progress),
     }
     with path.open("wb") as file:  # through a file object a full disk is an OSError, not an internal error of torch
         torch.save(content, file)
 
 
 def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Progress:
-    """Put a checkpoint back, in place.
+    """Put a checkpoint back, in place. Processes that train together read the same file, each its own part of it.
 
     Args:
         path: the file.
@@ -100,26 +120,27 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Pro
         How far the run had come.
 
     Raises:
-        CheckpointError: it cannot be read, or it belongs to another detector, recipe, data set or cache: every
-            differing field is named with both values.
+        CheckpointError: it cannot be read, or it belongs to another detector, recipe, data set or cache, or to more or
+            fewer processes: every differing field is named with both values.
     """
     content = _read(path)
-    differing = differing_fields(identity, json.loads(content["identity"]))
+    differing = differing_fields(identity, {"processes": 1} | json.loads(content["identity"]))
     if differing:
         lines = "\n".join(f"  {name}: {ours!r} now, {theirs!r} in the checkpoint" for name, ours, theirs in differing)
         raise CheckpointError(
             f"{path} was written by another run and cannot be continued with these options:\n{lines}\n"
-            "Give the options it was started with (--recipe with the recipe.yaml beside it), "
-            "or start afresh in another folder with OUT=..."
+            "Give the options it was started with (--recipe with the recipe.yaml beside it), as many processes "
+            "(torchrun --nproc-per-node N, or no torchrun for one), or start afresh in another folder with OUT=..."
         )
     state.learner.load_state_dict(content["learner"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
     if state.average is not None:
         state.average.load_state_dict(content["average"])
-    RandomStreams(content["random_cpu"], content["random_cuda"]).restore(state.device)
-    memory = None if content["memory"] is None else TemporalState(**content["memory"]).to(state.device)
-    return Progress(content["step"], ClipPosition(content["epoch"], content["position"]), memory)
+    own = content if state.processes.is_first else content["others"][state.processes.rank - 1]
+    RandomStreams(own["random_cpu"], own["random_cuda"]).restore(state.device)
+    memory = None if own["memory"] is None else TemporalState(**own["memory"]).to(state.device)
+    return Progress(content["step"], ClipPosition(own["epoch"], own["position"]), memory)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -116,19 +116,22 @@ class Processes:
         dist.gather_object(value, everyone)
         return everyone or []
 
-    def averaging(self, learner: nn.Module) -> nn.Module:
-        """The learner, its gradients averaged over the processes as they are computed.
+    def averaging(self, learner: nn.Module) -> nn.Module | None:
+        """To be called in the learner's place: its gradients are averaged over the processes as they are computed.
 
         Parameters that no loss reaches in a process (a frame without objects, held queries) are looked for in every
         step: they count as zero there, and one that none of the processes reached keeps no gradient, as alone.
         """
-        return learner if self.count == 1 else DistributedDataParallel(learner, find_unused_parameters=True)
+        return None if self.count == 1 else DistributedDataParallel(learner, find_unused_parameters=True)
 
-    def seed(self, seed: int) -> int:
-        """A seed of this process's own; the first has the one given."""
-        if self.is_first:
-            return seed
-        return int(np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0])
+    def saves_after(self, error: UserError) -> bool:
+        """Whether all processes met this error at the same point of a step, and so can save the state before it."""
+        return self.count == 1 or isinstance(error, StoppedTogetherError | NotFiniteError)
+
+    def own_random_stream(self, seed: int) -> None:
+        """From here on, draw what no other process draws; the first goes on with the stream it has."""
+        if not self.is_first:
+            torch.manual_seed(int(np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0]))
 
     def _together(self, work: Callable[[], Result], group: dist.ProcessGroup | None) -> Result:
         failure: UserError | None = None
@@ -146,9 +149,13 @@ class Processes:
         raise StoppedTogetherError(f"process {rank} of {self.count}: {message}") from failure
 
 
-def gradients_kept(module: nn.Module) -> AbstractContextManager[None]:
+ALONE = Processes()
+"""One process that trains for itself."""
+
+
+def gradients_kept(averaging: nn.Module | None) -> AbstractContextManager[None]:
     """Gradients of forward and backward passes within the block wait here, for a later pass to average with its own."""
-    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+    return averaging.no_sync() if isinstance(averaging, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ step, and the caller draws.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,13 +15,13 @@ import torch
 
 from detectors.bevformer import BEVFormer
 from detectors.weights import save_weights
-from schemas.errors import UserError
+from schemas.errors import CheckpointError, UserError
 from train.batches import BatchStream, TrainingBatch
-from train.checkpoint import Progress, TrainingState, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, TrainingState, load_checkpoint, process_part, save_checkpoint
 from train.clips import ClipPlan
 from train.ema import averaged
 from train.inheritance import hold_object_queries
-from train.interruption import stop_on_signal
+from train.interruption import StopRequest, stop_on_signal
 from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -73,7 +73,8 @@ def train(run: TrainingRun, on_step: Callable[[StepReport], None], max_steps: in
     # Convolutions are 10-20 % faster so, on CPUs too; torch's annotations know no memory_format.
     learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan = clip_plan(run)
-    with open_run_folder(run.out) as folder:
+    run.processes.own_random_stream(run.options.seed)
+    with open_run_folder(run.out, run.processes) as folder:
         return _Loop(run, learner, plan, folder).go(on_step, max_steps)
 
 
@@ -86,6 +87,8 @@ def _new_state(run: TrainingRun, learner: Learner) -> TrainingState:
         scaler=torch.amp.GradScaler(run.device.type, enabled=options.precision == "float16"),
         device=run.device,
         average=None if options.ema_decay is None else averaged(learner.detector, options.ema_decay),
+        processes=run.processes,
+        averaging=run.processes.averaging(learner),
     )
 
 
@@ -95,9 +98,10 @@ class _Loop:
     def __init__(self, run: TrainingRun, learner: Learner, plan: ClipPlan, folder: RunFolder) -> None:
         self.run, self.options, self.plan, self.folder = run, run.options, plan, folder
         self.weighting = learner.distillers.weighting
+        self.processes = run.processes
         self.teacher_frames = learner.distillers.teacher_frames
         self.features = learner.distillers.requires
-        resumed = folder.checkpoint.exists()
+        resumed = self._resumes()
         if not resumed and (given := inheritance_of(run)) is not None:
             text = given.as_json()
             folder.write(folder.inherited, lambda path: path.write_text(text))
@@ -126,32 +130,28 @@ class _Loop:
         last = self.options.steps if max_steps is None else min(max_steps, self.options.steps)
         self.state.learner.train()
         with (
-            MetricsLog(self.folder.metrics, self.step, self.folder.tensorboard) as log,
-            PeriodicEvaluation(self.run.evaluate, self.options, self.folder, self.step) as evaluation,
+            self._open_log() as log,
+            self._open_evaluation() as evaluation,
             stop_on_signal() as stop,
             self._saving_what_was_learnt(),
             self._batches() as batches,
         ):
-            self._score_if_due(evaluation, log)  # an earlier process may have ended before it did
-            while self.step < last and not stop.requested:
+            self._score_if_due(evaluation, log, stop)  # an earlier process may have ended before it did
+            while self.step < last and not self.processes.any(stop.requested):
                 report = self._next_step(batches)
-                if self.step % self.options.log_every == 0:
-                    log.write(report)
-                else:
-                    log.pass_over(report)
+                if log is not None:
+                    (log.pass_over if self.step % self.options.log_every else log.write)(report)
                 if self.step % self.options.checkpoint_every == 0:
                     self._save()
                 on_step(report)
-                if not stop.requested:
-                    self._score_if_due(evaluation, log)
-        with disk_errors("writing the weights", self.folder.weights):
-            save_weights(self.result, self.folder.weights)
+                self._score_if_due(evaluation, log, stop)
+        self.processes.first_alone(self._write_weights)
         if self.state.average is not None:
             self.run.detector.load_state_dict(self.result.state_dict())
         return TrainOutcome(
             step=self.step,
             finished=self.step >= self.options.steps,
-            interrupted=stop.requested and self.step < last,
+            interrupted=self.step < last,
             weights=self.folder.weights,
             best=self.folder.best if best_score(self.folder) else None,
         )
@@ -180,10 +180,37 @@ class _Loop:
             samples=done.samples,
         )
 
-    def _score_if_due(self, evaluation: PeriodicEvaluation, log: MetricsLog) -> None:
-        if evaluation.is_due(self.step):
-            self._save()  # scoring may take long, and a second Ctrl-C ends it at once
+    def _resumes(self) -> bool:
+        """Whether there is a checkpoint to go on from; all processes must see it, or none."""
+        seen = [there for (there,) in self.processes.by_rank([float(self.folder.checkpoint.exists())])]
+        if any(seen) and not all(seen):
+            blind = ", ".join(str(rank) for rank, there in enumerate(seen) if not there)
+            raise CheckpointError(
+                f"{self.folder.checkpoint} is there for some of the processes, but not for {blind}: all read it. Give "
+                "OUT=... on a file system that all machines share."
+            )
+        return all(seen)
+
+    def _open_log(self) -> AbstractContextManager[MetricsLog | None]:
+        if not self.processes.is_first:
+            return nullcontext()
+        return MetricsLog(self.folder.metrics, self.step, self.folder.tensorboard)
+
+    def _open_evaluation(self) -> PeriodicEvaluation:
+        evaluate = self.run.evaluate if self.processes.is_first else None
+        return PeriodicEvaluation(evaluate, self.options, self.folder, self.step)
+
+    def _score_if_due(self, evaluation: PeriodicEvaluation, log: MetricsLog | None, stop: StopRequest) -> None:
+        if self.options.evaluate_every == 0 or not self.processes.any(evaluation.is_due(self.step)):
+            return
+
+        def score() -> None:
+            assert log is not None, "the first process has one"
             evaluation.score(self.result, self.step, log)
+
+        if not self.processes.any(stop.requested):
+            self._save()  # scoring may take long, and a second Ctrl-C ends it at once
+            self.processes.first_alone(score)
 
     @contextmanager
     def _batches(self) -> Iterator[BatchStream]:
@@ -202,19 +229,26 @@ class _Loop:
         try:
             yield
         except UserError as error:
-            self._save()
+            if self.processes.saves_after(error):
+                self._save()
             raise type(error)(f"training stopped at step {self.step + 1}: {error}{self._where_saved()}") from error
         self._save()
 
     def _save(self) -> None:
         if self.step > self.saved_step:
             identity, progress = self.run.identity(), self.progress
+            others = self.processes.gathered(process_part(self.state, progress))[1:]
             self.folder.write(
-                self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, progress, identity)
+                self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, progress, identity, others)
             )
             self.saved_step = self.step
 
+    def _write_weights(self) -> None:
+        with disk_errors("writing the weights", self.folder.weights):
+            save_weights(self.result, self.folder.weights)
+
     def _where_saved(self) -> str:
-        if self.step == 0:
+        if self.saved_step == 0:
             return ""
-        return f" The state after step {self.step} is in {self.folder.checkpoint}; the same command goes on from it."
+        saved = f"The state after step {self.saved_step} is in {self.folder.checkpoint}"
+        return f" {saved}; the same command goes on from it."

@@ -23,6 +23,7 @@ from train.checkpoint import Identity
 from train.clips import ClipPlan, ClipPosition, PlannedBatch
 from train.distiller_catalogue import DistillerSet, build_distillers, needs_cache
 from train.distillers.base import CACHED_DIMS, DistillationSetting
+from train.distributed import ALONE, Processes
 from train.inheritance import Inheritance, inherit
 from train.options import TrainOptions
 from train.periodic_evaluation import Evaluate
@@ -45,6 +46,7 @@ class TrainingRun:
         recipe_yaml: what is written to ``recipe.yaml``, for the run to be repeated by.
         open_targets: where targets come from if not from the cache's files, for instance a teacher at work; the cache
             is then still what says which features there are, and of which frames.
+        processes: who trains together, this process among them; ``device`` is its own.
         evaluate: scores the detector every ``options.evaluate_every`` steps, on frames it does not train on.
     """
 
@@ -59,6 +61,7 @@ class TrainingRun:
     recipe_yaml: str | None = None
     open_targets: OpenTargets | None = None
     evaluate: Evaluate | None = None
+    processes: Processes = ALONE
 
     @property
     def reads_cache(self) -> bool:
@@ -97,6 +100,7 @@ class TrainingRun:
                 "scenes": f"{len(self.scene_names)} scenes, sha256 {scenes[:16]}",
             },
             "cache": self._learns_from(),
+            "processes": self.processes.count,
         }
 
     def _learns_from(self) -> str:
@@ -189,7 +193,7 @@ def inheritance_of(run: TrainingRun) -> Inheritance | None:
 
 
 def clip_plan(run: TrainingRun) -> ClipPlan:
-    """The run's sequence of clips: from the cache's frame index, or from the tables where no cache is read.
+    """The run's sequence of clips in this process, from the cache's frame index, or from the tables without a cache.
 
     Raises:
         CacheError: the cache lacks a scene that is trained on.
@@ -200,7 +204,7 @@ def clip_plan(run: TrainingRun) -> ClipPlan:
         frames = run.cache.frames.filter(compute.field("scene_name").isin(list(run.scene_names)))
     else:
         frames = pa.concat_tables([frame_table(run.tables.frames(name)) for name in run.scene_names])
-    return ClipPlan(frames, run.options.clips, run.options.seed)
+    return ClipPlan(frames, run.options.clips, run.options.seed, run.processes.rank, run.processes.count)
 
 
 def planned_batches(plan: ClipPlan, options: TrainOptions, step: int, start: ClipPosition) -> Iterator[PlannedBatch]:

@@ -16,17 +16,24 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from schemas.errors import UserError
+from train.distributed import ALONE, Processes
 
 
 class RunFolder:
-    """Names of a run's files. Make one with ``open_run_folder``, which holds the folder's lock."""
+    """Names of a run's files. Make one with ``open_run_folder``, which holds the folder's lock.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        writes: whether this process writes to it; of several that train together the first alone does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.recipe = path / "recipe.yaml"
         self.inherited = path / "inherited.json"
         self.metrics = path / "metrics.jsonl"
@@ -40,6 +47,8 @@ class RunFolder:
     def write(self, target: Path, writer: Callable[[Path], object]) -> None:
         """Write a file under another name, fsync it, then give it its own name: it is whole, or it is not there.
 
+        Nothing happens in a process that does not write.
+
         Args:
             target: a file of this folder.
             writer: writes the path it is given.
@@ -47,6 +56,8 @@ class RunFolder:
         Raises:
             UserError: the disk refuses; what was there before is untouched.
         """
+        if not self.writes:
+            return
         partial = target.with_name(f".{target.name}.partial")
         with disk_errors(f"writing {target.name}", target):
             try:
@@ -59,12 +70,22 @@ class RunFolder:
 
 
 @contextmanager
-def open_run_folder(path: Path) -> Iterator[RunFolder]:
-    """Make the folder if need be, and hold it for this process until the block ends or the process dies.
+def open_run_folder(path: Path, processes: Processes = ALONE) -> Iterator[RunFolder]:
+    """Make the folder if need be, and hold it until the block ends or the process dies.
+
+    The first process holds it for all that train together.
 
     Raises:
         UserError: another run is writing to it, or it cannot be made.
     """
+    with ExitStack() as held:
+        processes.first_alone(lambda: held.enter_context(_held(path)))
+        yield RunFolder(path, writes=processes.is_first)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """The folder, made and locked."""
     with disk_errors("opening the training folder", path):
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("a+")
@@ -81,7 +102,7 @@ def open_run_folder(path: Path) -> Iterator[RunFolder]:
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
-        yield RunFolder(path)
+        yield
 
 
 @contextmanager

@@ -8,10 +8,12 @@ big batch where a loss is a mean over samples. It differs from it where a batch 
 * batch norms that train see one batch at a time;
 * ``matched`` weighting (``train/loss_weighting.py``) takes every batch into account, and scales the next one by it;
 * streams hand their memory from batch to batch, so a step of several batches runs on through its scenes.
+
+Where several processes train together (``train/distributed.py``), a step is that of the batches of all.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
@@ -20,10 +22,11 @@ import torch
 from torch import Tensor
 
 from detectors.outputs import TemporalState
-from schemas.errors import UserError
+from schemas.errors import NotFiniteError, UserError
 from train.batches import TrainingBatch
 from train.checkpoint import TrainingState
 from train.clips import ClipPosition
+from train.distributed import gradients_kept
 from train.whole_step import undone_if_refused
 
 
@@ -32,10 +35,11 @@ class StepResult:
     """What one step did.
 
     Attributes:
-        terms: weighted loss terms by name, means over the step's batches; the loss is their sum.
+        terms: weighted loss terms by name, means over the step's batches, of all processes; the loss is their sum.
         grad_norm: L2 norm of all gradients before clipping.
-        seconds: ``data`` (waiting for batches), ``forward`` (its results waited for), ``backward`` (with the update).
-        samples: supervised frames.
+        seconds: ``data`` (waiting for batches, those of all processes), ``forward`` (its results waited for),
+            ``backward`` (with the update).
+        samples: supervised frames, of all processes.
         after: where the sequence of clips goes on.
         memory: what the last batch leaves for one that streams on from it.
     """
@@ -65,27 +69,29 @@ def train_step(
         max_grad_norm: gradients are scaled down to this norm.
 
     Raises:
-        UserError: a batch cannot be read; a prediction, a loss term or the gradients are not finite.
+        NotFiniteError: a prediction, a loss term or the gradients are not finite.
+        UserError: a batch cannot be read.
     """
     seconds = dict.fromkeys(("data", "forward", "backward"), 0.0)
     terms: dict[str, float] = {}
     tokens: list[str] = []
     state.optimizer.zero_grad(set_to_none=True)
     with undone_if_refused(state):
-        for _ in range(accumulate):
+        for number in range(accumulate):
             with _timed(seconds, "data"):
-                batch = next(batches)
-            with _timed(seconds, "forward"):
-                loss, numbers, left = _forward(state, batch, left)
-            with _timed(seconds, "backward"):
-                state.scaler.scale(loss / accumulate).backward()  # type: ignore[no-untyped-call]
+                batch = state.processes.together(lambda: next(batches))
+            with nullcontext() if number == accumulate - 1 else gradients_kept(state.averaging):
+                with _timed(seconds, "forward"):
+                    loss, numbers, left = _forward(state, batch, left)
+                with _timed(seconds, "backward"):
+                    state.scaler.scale(loss / accumulate).backward()  # type: ignore[no-untyped-call]
             tokens += batch.sample_tokens
             for name, value in numbers.items():
                 terms[name] = terms.get(name, 0.0) + value / accumulate
         with _timed(seconds, "backward"):
             grad_norm = _update(state, tokens, max_grad_norm)
     assert left is not None
-    return StepResult(terms, grad_norm, seconds, len(tokens), batch.after, left)
+    return StepResult(terms, grad_norm, seconds, len(tokens) * state.processes.count, batch.after, left)
 
 
 @contextmanager
@@ -98,19 +104,25 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
 def _forward(
     state: TrainingState, batch: TrainingBatch, left: TemporalState | None
 ) -> tuple[Tensor, dict[str, float], TemporalState]:
-    """The summed loss, and its terms as numbers: their one transfer is also what waits for the device."""
+    """The summed loss, and the terms of all processes as numbers: their transfer is also what waits for the device."""
     try:
         terms: dict[str, Tensor]
         memory: TemporalState
-        terms, memory = state.learner(batch, left)
+        terms, memory = (state.averaging or state.learner)(batch, left)
     except UserError as error:
         raise type(error)(f"{error} {_samples(batch.sample_tokens)}") from error
     stacked = torch.stack(list(terms.values()))
-    numbers = dict(zip(terms, stacked.tolist(), strict=True))
-    bad = ", ".join(f"{name} is {value}" for name, value in numbers.items() if not isfinite(value))
+    by_rank = [dict(zip(terms, values, strict=True)) for values in state.processes.by_rank(stacked.tolist())]
+    bad = [
+        f"{name} is {value}" + (f" in process {rank}" if len(by_rank) > 1 else "")
+        for rank, numbers in enumerate(by_rank)
+        for name, value in numbers.items()
+        if not isfinite(value)
+    ]
     if bad:
-        raise UserError(f"the loss is not finite: {bad}. {_advice(batch.sample_tokens)}")
-    return stacked.sum(), numbers, memory
+        raise NotFiniteError(f"the loss is not finite: {', '.join(bad)}. {_advice(batch.sample_tokens)}")
+    means = {name: sum(numbers[name] for numbers in by_rank) / len(by_rank) for name in terms}
+    return stacked.sum(), means, memory
 
 
 def _update(state: TrainingState, sample_tokens: Sequence[str], max_grad_norm: float) -> float:
@@ -119,7 +131,7 @@ def _update(state: TrainingState, sample_tokens: Sequence[str], max_grad_norm: f
     grad_norm = float(torch.nn.utils.clip_grad_norm_(state.learner.parameters(), max_grad_norm))
     # A scaled float16 loss overflows now and then; its update is skipped and the scale lowered.
     if not isfinite(grad_norm) and not state.scaler.is_enabled():
-        raise UserError(f"the gradients are not finite, though the loss is. {_advice(sample_tokens)}")
+        raise NotFiniteError(f"the gradients are not finite, though the loss is. {_advice(sample_tokens)}")
     state.scaler.step(state.optimizer)
     state.scaler.update()
     return grad_norm
