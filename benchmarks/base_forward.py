@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.machine import peak_resident_mb
 from detectors.bevformer import BEVFormer
 from detectors.catalogue import DETECTORS, build
 from detectors.inputs import CameraBatch
@@ -205,8 +206,7 @@ def _image_from_lidar(yaw_deg: float, focal_px: float) -> torch.Tensor:
 def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    return peak_resident_mb()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,12 @@ def drop_page_cache(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def peak_resident_mb() -> float:
+    """Most memory that this process has had; what ``getrusage`` tells begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
 def fsync_tree(folder: Path) -> None:
     """Make every file and name below a folder survive a power cut."""
     for path in [folder, *folder.rglob("*")]:

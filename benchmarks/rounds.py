@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 Contender = Callable[[int], object]
 """Does the work of one round; it is told the round's number, so that all contenders can draw the same frames."""
@@ -54,19 +55,26 @@ def time_rounds(
     """
     for contender in contenders.values():
         contender(WARM_UP_ROUND)
+    return figures_of_rounds(
+        {name: partial(_timed, contender) for name, contender in contenders.items()}, rounds, prepare
+    )
+
+
+def figures_of_rounds(
+    contenders: Mapping[str, Callable[[int], float]], rounds: int, prepare: Callable[[], None] = nothing
+) -> dict[str, list[float]]:
+    """As ``time_rounds``, of contenders that warm up by themselves and return their own figure."""
     names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    figures: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1, rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             prepare()
             gc.collect()
-            begin = time.perf_counter()
-            contenders[name](number)
-            seconds[name].append(time.perf_counter() - begin)
-        last = ", ".join(f"{name or 'ours'} {values[-1]:.2f} s" for name, values in seconds.items())
+            figures[name].append(contenders[name](number))
+        last = ", ".join(f"{name or 'ours'} {values[-1]:.3g}" for name, values in figures.items())
         print(f"round {number} of {rounds}: {last}", file=sys.stderr, flush=True)
-    return seconds
+    return figures
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -82,6 +90,12 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
 def best_of(series: Sequence[Sequence[float]]) -> list[float]:
     """The fastest series, chosen by its median, not round by round: a peer that one can use."""
     return list(min(series, key=statistics.median))
+
+
+def _timed(contender: Contender, number: int) -> float:
+    begin = time.perf_counter()
+    contender(number)
+    return time.perf_counter() - begin
 
 
 def _short(value: float) -> str:
