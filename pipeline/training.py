@@ -34,7 +34,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         UserError: as ``train.loop.train``.
         KeyboardInterrupt: Ctrl-C ended the run after a whole step; its state is saved.
     """
-    run = replace(run, recipe_yaml=as_yaml(recipe))
+    run = replace(run, recipe_yaml=as_yaml(recipe), announce=lambda text: console.print(text, soft_wrap=True))
     total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)
     with Tracker(title, total, "steps") as tracker:
 

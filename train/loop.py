@@ -17,6 +17,7 @@ from detectors.bevformer import BEVFormer
 from detectors.weights import save_weights
 from schemas.errors import CheckpointError, UserError
 from train.batches import BatchStream, TrainingBatch
+from train.beginning import begin
 from train.checkpoint import Progress, TrainingState, load_checkpoint, process_part, save_checkpoint
 from train.clips import ClipPlan
 from train.ema import averaged
@@ -26,7 +27,7 @@ from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
 from train.periodic_evaluation import PeriodicEvaluation, best_score
-from train.run import TrainingRun, check_run, clip_plan, distillers_of, inheritance_of, planned_batches
+from train.run import TrainingRun, check_run, clip_plan, distillers_of, planned_batches
 from train.run_folder import RunFolder, disk_errors, open_run_folder
 from train.step import train_step
 from train.stream import TargetWindow
@@ -102,11 +103,11 @@ class _Loop:
         self.teacher_frames = learner.distillers.teacher_frames
         self.features = learner.distillers.requires
         resumed = self._resumes()
-        if not resumed and (given := inheritance_of(run)) is not None:
-            text = given.as_json()
-            folder.write(folder.inherited, lambda path: path.write_text(text))
+        if not resumed:
+            begin(run, folder)
+        self.identity = run.identity()
         self.state = _new_state(run, learner)
-        self.progress = load_checkpoint(folder.checkpoint, self.state, run.identity()) if resumed else Progress()
+        self.progress = load_checkpoint(folder.checkpoint, self.state, self.identity) if resumed else Progress()
         self.saved_step = self.step
         if run.recipe_yaml is not None:
             recipe = run.recipe_yaml
@@ -236,7 +237,7 @@ class _Loop:
 
     def _save(self) -> None:
         if self.step > self.saved_step:
-            identity, progress = self.run.identity(), self.progress
+            identity, progress = self.identity, self.progress
             others = self.processes.gathered(process_part(self.state, progress))[1:]
             self.folder.write(
                 self.folder.checkpoint, lambda path: save_checkpoint(path, self.state, progress, identity, others)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
+from train.initialisation import InitOptions
 from train.stream import StreamOptions
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -43,6 +44,7 @@ class TrainOptions(BaseModel):
     """A run, but for the detector, the data and the cache.
 
     Attributes:
+        init: weights to start from; random by default.
         steps: length of the run; the schedule is spread over it.
         batch_size: clips per batch and process.
         clips: how clips are cut.
@@ -66,6 +68,7 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    init: InitOptions = InitOptions()
     steps: int = Field(ge=1)
     batch_size: int = Field(default=1, ge=1)
     clips: ClipOptions = ClipOptions()
@@ -83,10 +86,10 @@ class TrainOptions(BaseModel):
     evaluate_every: int = Field(default=0, ge=0)
 
     def what_changes_numbers(self) -> dict[str, object]:
-        """The options that a resumed run must share with the run it continues, as plain JSON values.
+        """The options that a resumed run must share with the run it continues, as plain JSON values; but for ``init``.
 
         Younger ones are left out where they are off, so that runs begun before them can go on.
         """
-        shared = self.model_dump(mode="json", exclude={"stream", "log_every", "checkpoint_every", "evaluate_every"})
+        shared = self.model_dump(mode="json", exclude={"init", "stream", "log_every", "checkpoint_every", "evaluate_every"})
         off = {"accumulate": 1, "ema_decay": None, "augmentation": {"photometric": None}}
         return {name: value for name, value in shared.items() if name not in off or value != off[name]}

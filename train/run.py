@@ -1,7 +1,7 @@
 """What a training run is made of, checked before the first step."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +25,7 @@ from train.distiller_catalogue import DistillerSet, build_distillers, needs_cach
 from train.distillers.base import CACHED_DIMS, DistillationSetting
 from train.distributed import ALONE, Processes
 from train.inheritance import Inheritance, inherit
+from train.initialisation import identity_of
 from train.options import TrainOptions
 from train.periodic_evaluation import Evaluate
 from train.stream import OpenTargets, TargetSource, TargetWindow, TeacherStream
@@ -47,6 +48,7 @@ class TrainingRun:
         open_targets: where targets come from if not from the cache's files, for instance a teacher at work; the cache
             is then still what says which features there are, and of which frames.
         processes: who trains together, this process among them; ``device`` is its own.
+        announce: told in words what the detector starts from, before the first step.
         evaluate: scores the detector every ``options.evaluate_every`` steps, on frames it does not train on.
     """
 
@@ -61,6 +63,7 @@ class TrainingRun:
     recipe_yaml: str | None = None
     open_targets: OpenTargets | None = None
     evaluate: Evaluate | None = None
+    announce: Callable[[str], object] | None = None
     processes: Processes = ALONE
 
     @property
@@ -94,6 +97,7 @@ class TrainingRun:
         return {
             "detector": self.detector.config.model_dump(mode="json"),
             "options": self.options.what_changes_numbers(),
+            "init": identity_of(self.options.init),
             "data": {
                 "version": self.tables.version,
                 "tables_sha256": self.tables.tables_sha256,

@@ -1,6 +1,7 @@
 """The folder a training run writes to: one writer at a time, nothing half-written under a final name.
 
 recipe.yaml          what ran
+initialised.json     the files of weights that the run began with, where any were given
 inherited.json       the teacher's tensors that the student began with, where it inherited any
 metrics.jsonl        one line per logged step
 tensorboard/         the same for TensorBoard
@@ -35,6 +36,7 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self.recipe = path / "recipe.yaml"
+        self.initialised = path / "initialised.json"
         self.inherited = path / "inherited.json"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
