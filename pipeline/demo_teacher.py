@@ -18,6 +18,7 @@ from pipeline.shipped_weights import DEMO_TEACHER, finished_teacher, ship, shipp
 from pipeline.training import seeded_detector, train_with_progress
 from scenes.splits import validation_split
 from schemas.errors import CheckpointError, RecipeError
+from train.distributed import ALONE, Processes
 from train.run import TrainingRun
 
 
@@ -43,7 +44,12 @@ def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device)
 
 
 def train_demo_teacher(
-    recipe: Recipe, choice: DataChoice, out: Path, device: torch.device, max_steps: int | None
+    recipe: Recipe,
+    choice: DataChoice,
+    out: Path,
+    device: torch.device,
+    max_steps: int | None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train the recipe's teacher; goes on from the last checkpoint.
 
@@ -53,6 +59,7 @@ def train_demo_teacher(
         out: the run's folder.
         device: where to train.
         max_steps: stop early, when this many steps are done in all.
+        processes: who trains together; ``device`` is this one's own.
 
     Raises:
         RecipeError: the recipe takes published weights.
@@ -61,7 +68,7 @@ def train_demo_teacher(
     training = recipe.teacher.training
     if training is None:
         raise RecipeError(f"Recipe {recipe.name!r} does not train its teacher; give CHECKPOINT=/path/to/weights.")
-    tables = open_data(recipe, choice)
+    tables = processes.first_then_all(lambda: open_data(recipe, choice))
     run = TrainingRun(
         detector=seeded_detector(recipe.teacher.detector, training.seed),
         tables=tables,
@@ -70,9 +77,10 @@ def train_demo_teacher(
         options=training,
         out=out,
         device=device,
+        processes=processes,
     )
     outcome = train_with_progress("demo-teacher", recipe, run, max_steps)
-    if outcome.finished:
+    if outcome.finished and processes.is_first:
         outcome.weights.replace(teacher_weights(out))
 
 
@@ -101,6 +109,6 @@ def ship_demo_teacher(recipe: Recipe, out: Path, device: torch.device) -> None:
     scores = {}
     for split in ("tune", validation_split(tables.version)):
         evaluation = Evaluation(tables, split, training.precision, device, out / f"evaluation-{split}")
-        scores[split] = score_detector(recipe.teacher.name, detector, evaluation)
+        scores[split] = score_detector(recipe.teacher.name, detector, evaluation).score
     kept = ship(DEMO_TEACHER, recipe, weights, scores)
     console.print(f"Shipped: {kept.path} and the record beside it.", soft_wrap=True)

@@ -17,6 +17,7 @@ from pipeline.training import seeded_detector, train_with_progress
 from scenes.scene_tables import SceneTables
 from scenes.splits import training_split, validation_split
 from train.distiller_catalogue import needs_cache
+from train.distributed import ALONE, Processes
 from train.run import TrainingRun
 
 
@@ -32,6 +33,7 @@ class StudentJob:
         device: where to train.
         allow_untrained_teacher: accept a cache made with random weights.
         max_steps: stop when this many steps are done in all.
+        processes: who trains together; ``device`` is this one's own.
     """
 
     recipe: Recipe
@@ -41,6 +43,7 @@ class StudentJob:
     device: torch.device
     allow_untrained_teacher: bool
     max_steps: int | None
+    processes: Processes = ALONE
 
 
 def train_student(job: StudentJob) -> None:
@@ -52,7 +55,7 @@ def train_student(job: StudentJob) -> None:
     """
     student, training = job.recipe.student, job.recipe.student.training
     cache = open_cache(job.cache_path) if needs_cache(training.distillation.names) else None
-    tables = open_data(job.recipe, job.choice)
+    tables = job.processes.first_then_all(lambda: open_data(job.recipe, job.choice))
     split = _training_split(job.choice, cache, tables)
     run = TrainingRun(
         detector=seeded_detector(student.detector, training.seed),
@@ -63,11 +66,12 @@ def train_student(job: StudentJob) -> None:
         out=job.out,
         device=job.device,
         allow_untrained_teacher=job.allow_untrained_teacher,
+        processes=job.processes,
     )
     names = ", ".join(training.distillation.names)
     console.print(f"Training {student.name} with {names} on {len(run.scene_names)} scenes", style="bold")
     train_with_progress("train-student", job.recipe, run, job.max_steps)
-    _score(job, run)
+    job.processes.first_alone(lambda: _score(job, run))
 
 
 def _training_split(choice: DataChoice, cache: Cache | None, tables: SceneTables) -> str:

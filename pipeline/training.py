@@ -36,6 +36,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
     """
     run = replace(run, recipe_yaml=as_yaml(recipe), announce=lambda text: console.print(text, soft_wrap=True))
     total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)
+    title = title if run.processes.count == 1 else f"{title} in {run.processes.count} processes"
     with Tracker(title, total, "steps") as tracker:
 
         def on_step(report: StepReport) -> None:

@@ -43,16 +43,17 @@ def demo_teacher(
     with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
         from pipeline.dataset import DataChoice
         from pipeline.demo_teacher import ship_demo_teacher, train_demo_teacher
-        from pipeline.device import open_device
         from pipeline.paths import teacher_folder
+        from pipeline.processes import open_processes
         from pipeline.recipes import load_recipe, with_training
 
         chosen = with_training(load_recipe(recipe, assignments), "teacher", seed)
         choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
-        folder, where = out or teacher_folder(chosen), open_device(device)
-        train_demo_teacher(chosen, choice, folder, where, max_steps)
-        if ship:
-            ship_demo_teacher(chosen, folder, where)
+        folder = out or teacher_folder(chosen)
+        with open_processes(device) as (processes, where):
+            train_demo_teacher(chosen, choice, folder, where, max_steps, processes)
+            if ship:
+                processes.first_alone(lambda: ship_demo_teacher(chosen, folder, where))
 
 
 def train_student(
@@ -73,29 +74,31 @@ def train_student(
     """Train a student from the cache, without the teacher, and score it; resumable."""
     with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
         from pipeline.dataset import DataChoice
-        from pipeline.device import open_device
         from pipeline.missing_cache import make_missing_cache
         from pipeline.paths import cache_folder, student_folder
+        from pipeline.processes import open_processes
         from pipeline.recipes import load_recipe, with_distillers, with_training
         from pipeline.train_student import StudentJob, train_student
 
         chosen = with_distillers(load_recipe(recipe, assignments), options.comma_separated("--distiller", distiller))
         chosen = with_training(chosen, "student", seed)
         choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
-        where = open_device(device)
-        if cache is None and data is None:
-            sets = [part for assignment in assignments or [] for part in ("--set", assignment)]
-            make_missing_cache(chosen, ["--recipe", recipe, "--device", device, *sets], choice.scenes)
-        job = StudentJob(
-            recipe=chosen,
-            choice=choice,
-            cache_path=cache or cache_folder(chosen),
-            out=out or student_folder(chosen),
-            device=where,
-            allow_untrained_teacher=allow_untrained_teacher,
-            max_steps=max_steps,
-        )
-        train_student(job)
+        sets = [part for assignment in assignments or [] for part in ("--set", assignment)]
+        asked = ["--recipe", recipe, "--device", device, *sets]
+        with open_processes(device) as (processes, where):
+            if cache is None and data is None:
+                processes.first_alone(lambda: make_missing_cache(chosen, asked, choice.scenes))
+            job = StudentJob(
+                recipe=chosen,
+                choice=choice,
+                cache_path=cache or cache_folder(chosen),
+                out=out or student_folder(chosen),
+                device=where,
+                allow_untrained_teacher=allow_untrained_teacher,
+                max_steps=max_steps,
+                processes=processes,
+            )
+            train_student(job)
 
 
 def evaluate(
