@@ -34,7 +34,8 @@ def open_processes(device_name: str) -> Iterator[tuple[Processes, torch.device]]
 def _own_gpu(device_name: str, local_rank: int) -> torch.device:
     if ":" in device_name:
         raise RecipeError(
-            f"--device {device_name}: several processes cannot share one GPU; use --device cuda, which gives each its own."
+            f"--device {device_name}: several processes cannot share one GPU; use --device cuda, which gives each its "
+            "own."
         )
     if local_rank >= torch.cuda.device_count():
         raise RecipeError(
