@@ -90,6 +90,8 @@ class TrainOptions(BaseModel):
 
         Younger ones are left out where they are off, so that runs begun before them can go on.
         """
-        shared = self.model_dump(mode="json", exclude={"init", "stream", "log_every", "checkpoint_every", "evaluate_every"})
+        shared = self.model_dump(
+            mode="json", exclude={"init", "stream", "log_every", "checkpoint_every", "evaluate_every"}
+        )
         off = {"accumulate": 1, "ema_decay": None, "augmentation": {"photometric": None}}
         return {name: value for name, value in shared.items() if name not in off or value != off[name]}
