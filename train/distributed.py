@@ -122,7 +122,7 @@ class Processes:
         Parameters that no loss reaches in a process (a frame without objects, held queries) are looked for in every
         step: they count as zero there, and one that none of the processes reached keeps no gradient, as alone.
         """
-        return None if self.count == 1 else DistributedDataParallel(learner, find_unused_parameters=True)
+        return None if self.count == 1 else DistributedDataParallel(_Searched(learner), find_unused_parameters=True)
 
     def saves_after(self, error: UserError) -> bool:
         """Whether all processes met this error at the same point of a step, and so can save the state before it."""
@@ -147,6 +147,22 @@ class Processes:
         dist.all_gather_object(told, None if failure is None else str(failure), group=group)
         rank, message = next((rank, message) for rank, message in enumerate(told) if message is not None)
         raise StoppedTogetherError(f"process {rank} of {self.count}: {message}") from failure
+
+
+class _Searched(nn.Module):
+    """A learner with one parameter that is never reached.
+
+    Where all are reached in the first step, torch advises to do without the search, and later steps would fail.
+    """
+
+    def __init__(self, learner: nn.Module) -> None:
+        super().__init__()
+        self.learner = learner
+        self.never_reached = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: object, left: object) -> object:
+        """The learner's."""
+        return self.learner(batch, left)
 
 
 ALONE = Processes()
