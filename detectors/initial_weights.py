@@ -39,7 +39,8 @@ def load_parts(model: nn.Module, path: Path, parts: tuple[str, ...]) -> LoadRepo
         if not _within(state, (part,)):
             known = ", ".join(name for name, _ in model.named_children())
             raise CheckpointError(f"the detector has no part {part!r} that {path} could give it; its parts are {known}")
-    return _load_whole(_within(state, parts), entries, path)
+    advice = "Ask for fewer parts (student.training.init.parts), or give the detector the file's sizes"
+    return _load_whole(_within(state, parts), entries, path, advice)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
@@ -64,7 +65,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
             break
     state = backbone.state_dict()
     wanted = {name: entry for name, entry in state.items() if name in entries or _ADDED_LATER not in name}
-    return _load_whole(wanted, entries, path)
+    advice = "Give a file of the same network, or change student.detector.backbone (depth, style) to the file's"
+    return _load_whole(wanted, entries, path, advice)
 
 
 def _within(entries: Mapping[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
@@ -72,14 +74,10 @@ def _within(entries: Mapping[str, Tensor], parts: tuple[str, ...]) -> dict[str, 
     return {name: entry for name, entry in entries.items() if name in parts or name.startswith(prefixes)}
 
 
-def _load_whole(state: Mapping[str, Tensor], entries: Mapping[str, Tensor], path: Path) -> LoadReport:
+def _load_whole(state: Mapping[str, Tensor], entries: Mapping[str, Tensor], path: Path, advice: str) -> LoadReport:
     """Fill every entry of ``state``, or refuse."""
     report = compare(state, entries, path)
     if report.missing or report.reshaped:
-        raise CheckpointError(
-            f"The weights do not fit what they shall start.\n{report}\nGive a file of the same network, or change "
-            "the detector to the file's (student.detector.backbone: depth, style); a detector whose other parts "
-            "differ can start from some: --set 'student.training.init.parts=[img_backbone]'."
-        )
+        raise CheckpointError(f"The weights do not fit what they shall start.\n{report}\n{advice}.")
     copy_entries(state, entries, report.matched, path)
     return report
