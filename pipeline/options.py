@@ -84,6 +84,18 @@ CacheOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Where the program writes.", metavar="DIR")]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where the networks run.", metavar="cpu|cuda")]
+StudentOption = Annotated[
+    str | None,
+    typer.Option("--student", help="Another student: a detector of the catalogue.", metavar="bevformer-small"),
+]
+InitOption = Annotated[
+    Path | None,
+    typer.Option("--init", help="Start the student from a whole detector's weights: .pth or .safetensors.", metavar="FILE"),
+]
+InitBackboneOption = Annotated[
+    Path | None,
+    typer.Option("--init-backbone", help="Start its image backbone from a ResNet's weights.", metavar="FILE"),
+]
 DistillerOption = Annotated[
     str | None, typer.Option("--distiller", help="Distillers to apply together, or none.", metavar="NAME[,NAME]")
 ]

@@ -20,9 +20,10 @@ def teacher_folder(recipe: Recipe) -> Path:
 
 
 def student_folder(recipe: Recipe) -> Path:
-    """The default place of a student run; students of other distillers or seeds get folders of their own."""
-    training = recipe.student.training
-    return OUT / recipe.name / f"student-{'+'.join(training.distillation.names)}-seed{training.seed}"
+    """The default place of a student run; other students, distillers or seeds get folders of their own."""
+    training, variant = recipe.student.training, recipe.student.variant
+    who = f"student-{variant}" if variant else "student"
+    return OUT / recipe.name / f"{who}-{'+'.join(training.distillation.names)}-seed{training.seed}"
 
 
 def teacher_weights(folder: Path) -> Path:

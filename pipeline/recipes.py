@@ -15,8 +15,11 @@ from pipeline.recipe import (
     override,
     read_recipe,
 )
+from pipeline.students import PUBLISHED_CLIPS, with_student
+from scenes.photometric import PhotometricOptions
 from scenes.synthetic.options import WorldOptions
 from schemas.errors import RecipeError
+from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions, needs_cache
 from train.options import OptimizerOptions, TrainOptions
@@ -76,11 +79,14 @@ def demo() -> Recipe:
 
 
 def bevformer_base_recipe() -> Recipe:
-    """BEVFormer-Base teaches BEVFormer-Tiny.
+    """BEVFormer-Base teaches BEVFormer-Tiny, or with ``--student`` any other of ``detectors/catalogue.py``.
 
-    Published scores: Base 51.7 NDS, 41.6 mAP; Tiny alone 35.4 NDS, 25.2 mAP (Li et al., arXiv:2203.17270).
+    Published scores: Base 51.7 NDS, 41.6 mAP; Tiny alone 35.4 NDS, 25.2 mAP (Li et al., arXiv:2203.17270). Tiny alone
+    starts from torchvision's ResNet-50, bevformer-small and fd3d-small from ``r101_dcn_fcos3d_pretrain.pth``.
     Command: ``make cache-teacher RECIPE=bevformer-base DATA=... CHECKPOINT=bevformer_r101_dcn_24ep.pth``, then
-    ``make train-student RECIPE=bevformer-base DATA=...``. Not yet run on the whole of nuScenes by us.
+    ``make train-student RECIPE=bevformer-base DATA=... ARGS="--init-backbone resnet50-0676ba61.pth"``, or
+    ``ARGS="--student fd3d-small --init-backbone r101_dcn_fcos3d_pretrain.pth"``. Not yet run on the whole of nuScenes
+    by us.
     """
     return _published("bevformer-base", bevformer_base())
 
@@ -113,12 +119,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def load_recipe(name: str, assignments: Sequence[str] | None = None) -> Recipe:
+def load_recipe(name: str, assignments: Sequence[str] | None = None, student: str | None = None) -> Recipe:
     """A shipped recipe, or one read from a file, with some values replaced.
 
     Args:
         name: a key of ``RECIPES``, or the path of a ``.yaml`` file.
         assignments: ``dotted.key=value`` each.
+        student: another student's name in the catalogue of detectors; assignments are made to that one.
 
     Raises:
         RecipeError: no such recipe, or values that it refuses.
@@ -129,6 +136,7 @@ def load_recipe(name: str, assignments: Sequence[str] | None = None) -> Recipe:
         recipe = read_recipe(Path(name))
     else:
         raise RecipeError(f"Unknown recipe {name!r}: expected one of {', '.join(RECIPES)}, or a recipe.yaml.")
+    recipe = with_student(recipe, student)
     return override(recipe, assignments) if assignments else recipe
 
 
@@ -194,7 +202,10 @@ def with_teacher_file(recipe: Recipe, file: str | None) -> Recipe:
 
 
 def _published(name: str, teacher: BEVFormerConfig) -> Recipe:
-    """A published teacher with BEVFormer-Tiny as its student, trained as published for 24 epochs."""
+    """A published teacher with BEVFormer-Tiny as its student, trained as published for 24 epochs.
+
+    Images are distorted as published; GridMask is the detector's own, and on.
+    """
     return Recipe(
         name=name,
         teacher=TeacherRecipe(name=name, detector=teacher),
@@ -204,7 +215,8 @@ def _published(name: str, teacher: BEVFormerConfig) -> Recipe:
             detector=bevformer_tiny(),
             training=TrainOptions(
                 steps=24 * TRAINING_FRAMES,
-                clips=ClipOptions(length=3),
+                clips=ClipOptions(length=PUBLISHED_CLIPS["bevformer-tiny"]),
+                augmentation=AugmentationOptions(photometric=PhotometricOptions()),
                 distillation=DistillationOptions(names=("fd3d-heatmap",)),
                 optimizer=OptimizerOptions(cosine="per-epoch"),
             ),

@@ -66,6 +66,9 @@ def train_student(
     cache: options.CacheOption = None,
     out: options.OutOption = None,
     device: options.DeviceOption = "cpu",
+    student: options.StudentOption = None,
+    init: options.InitOption = None,
+    init_backbone: options.InitBackboneOption = None,
     distiller: options.DistillerOption = None,
     max_steps: options.MaxStepsOption = None,
     seed: options.SeedOption = None,
@@ -78,9 +81,11 @@ def train_student(
         from pipeline.paths import cache_folder, student_folder
         from pipeline.processes import open_processes
         from pipeline.recipes import load_recipe, with_distillers, with_training
+        from pipeline.students import with_init
         from pipeline.train_student import StudentJob, train_student
 
-        chosen = with_distillers(load_recipe(recipe, assignments), options.comma_separated("--distiller", distiller))
+        chosen = with_init(load_recipe(recipe, assignments, student), init, init_backbone)
+        chosen = with_distillers(chosen, options.comma_separated("--distiller", distiller))
         chosen = with_training(chosen, "student", seed)
         choice = DataChoice(data, version, split, options.comma_separated("--scenes", scenes))
         sets = [part for assignment in assignments or [] for part in ("--set", assignment)]
@@ -107,6 +112,7 @@ def evaluate(
     data: options.DataOption = None,
     version: options.VersionOption = None,
     split: options.SplitOption = None,
+    student: options.StudentOption = None,
     checkpoint: options.CheckpointOption = None,
     out: options.OutOption = None,
     device: options.DeviceOption = "cpu",
@@ -121,6 +127,6 @@ def evaluate(
         from pipeline.evaluate import evaluate_checkpoint
         from pipeline.recipes import load_recipe
 
-        chosen = load_recipe(recipe, assignments)
+        chosen = load_recipe(recipe, assignments, student)
         choice = DataChoice(data, version, split)
         evaluate_checkpoint(chosen, model, checkpoint, choice, out, open_device(device))
