@@ -90,7 +90,7 @@ StudentOption = Annotated[
 ]
 InitOption = Annotated[
     Path | None,
-    typer.Option("--init", help="Start the student from a whole detector's weights: .pth or .safetensors.", metavar="FILE"),
+    typer.Option("--init", help="Start the student from the weights of a whole detector.", metavar="FILE"),
 ]
 InitBackboneOption = Annotated[
     Path | None,

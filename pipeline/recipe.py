@@ -84,7 +84,7 @@ class StudentRecipe(_Frozen):
         name: what tables call it.
         detector: its architecture and preprocessing, or its name in ``detectors/catalogue.py``.
         training: the loop's options, the distillers among them.
-        variant: part of its run's folder, where another student has taken the place of the recipe's own (``--student``).
+        variant: names its run's folder where another student has taken the place of the recipe's own (``--student``).
     """
 
     name: str
