@@ -78,3 +78,25 @@ class NotANumber(Noise):
 
 def nan(checkpoint: Path | None, device: torch.device) -> NotANumber:
     return NotANumber()
+
+
+class Exact(Noise):
+    """Its map is kept as it is, to the last bit."""
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        return (BEV.model_copy(update={"encoding": "float32", "scale_dims": ()}),)
+
+
+def exact(checkpoint: Path | None, device: torch.device) -> Exact:
+    return Exact()
+
+
+class WithTarget(Noise):
+    """Offers a ``temporal_target`` of its own."""
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        return BEV, BEV.model_copy(update={"name": "temporal_target"})
+
+
+def with_target(checkpoint: Path | None, device: torch.device) -> WithTarget:
+    return WithTarget()

@@ -10,8 +10,9 @@ from train_fakes import at_scene_start, bev_spec, grid_of, manifest_of, random_s
 from train_world import tiny_config
 
 from detectors.teacher_features import feature_specs
-from schemas.errors import RecipeError
+from schemas.errors import CacheError, RecipeError
 from schemas.features import FeatureSpec
+from schemas.temporal_fusion import TemporalFusion
 from train.distillers.base import DistillationSetting, Distiller, GroundTruth, StudentOutputs
 from train.distillers.generator import kept
 from train.distillers.tempdistiller import (
@@ -133,6 +134,30 @@ def test_the_materialised_target_is_read_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "take"),
+    [
+        ({}, "frames=3 --set {}.future_frames=1 --set {}.temperature=0.5"),
+        ({"frames": 3, "temperature": 0.5}, "future_frames=1"),
+        ({"frames": 3, "future_frames": 1}, "temperature=0.5"),
+        ({"frames": 2, "future_frames": 1, "temperature": 0.5}, "frames=3"),
+    ],
+)
+def test_a_target_fused_otherwise_is_refused_with_both_ways_out(asked: dict[str, object], take: str) -> None:
+    fusion = TemporalFusion(past_frames=2, future_frames=1, temperature=0.5)
+    spec = TARGET.model_copy(update={"fusion": fusion})
+    setting = DistillationSetting(GRID, CHANNELS, manifest_of((BEV, spec), GRID))
+    options = TempDistillerOptions(target="temporal_target", **asked)
+    with pytest.raises(CacheError, match=r"fused from 2 past and 1 future frames at temperature 0\.5, and") as refused:
+        build_tempdistiller(options, setting)
+    ours = "student.training.distillation.tempdistiller"
+    assert f"Take what is there: --set {ours}.{take.replace('{}', ours)}; or" in str(refused.value)
+    assert f"--set cache.temporal_target.past_frames={options.frames - 1} " in str(refused.value)
+    there = options.model_copy(update={"frames": 3, "future_frames": 1, "temperature": 0.5})
+    build_tempdistiller(there, setting)
+    build_tempdistiller(options.model_copy(update={"target": "cached_frames", "future_frames": 0}), setting)
+
+
+@pytest.mark.parametrize(
     ("changes", "requires", "frames"),
     [
         ({}, ("bev",), 4),
@@ -241,6 +266,7 @@ def test_unequal_numbers_of_queries_cannot_be_paired_by_index() -> None:
     ("options", "told"),
     [
         ({"mode": "query", "target": "temporal_target"}, "temporal_target is a BEV map"),
+        ({"future_frames": 1}, "only a cached target has seen future_frames"),
         ({"mask_ratio": 0, "loss_on": "masked"}, "compares nothing"),
         ({"mask_ratio": 1.0}, "less than 1"),
         ({"frames": 0}, "greater than or equal to 1"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detectors.ego_motion import rotate_bev
 from schemas.bev_grid import BevGrid
-from train.ego_alignment import align_bev, past_from_current
+from train.ego_alignment import align_bev, past_from_current, window_from_frame
 
 GRID = BevGrid(rows=20, cols=12, extent_m=(-12.0, -40.0, -5.0, 12.0, 40.0, 3.0))
 """Cells of 2 m along x and 4 m along y, and not square, so that no mistaken axis goes unseen."""
@@ -107,3 +107,12 @@ def test_gradients_pass_to_the_map_and_samples_do_not_mix() -> None:
     assert bev.grad is not None
     assert bev.grad[0].abs().sum() > 0
     assert bev.grad[1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("frame", [0, 1, 3])
+def test_a_frame_of_a_window_lies_where_the_poses_say_in_earlier_and_later_ones(frame: int) -> None:
+    poses = [pose(600 + 3 * step, 1600 - 5 * step, 0.2 * step) for step in range(4)]
+    places = window_from_frame(steps_of(poses), frame)
+    expected = np.stack([np.linalg.inv(there) @ poses[frame] for there in poses])
+    torch.testing.assert_close(places[0], torch.from_numpy(expected), rtol=0, atol=1e-9)
+    assert torch.equal(places[0, frame], torch.eye(4, dtype=torch.float64))
