@@ -1,4 +1,4 @@
-"""A scene streamed through the teacher, frames that wait for others among it: bytes, memory, and what people are told."""
+"""A scene streamed through the teacher, with frames that wait for others: bytes, memory, and what people are told."""
 
 import weakref
 from collections.abc import Mapping

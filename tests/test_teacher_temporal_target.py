@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from deadly_teacher import GRID
-from fake_teacher import FakeTeacher, query_spec
+from fake_teacher import query_spec
 from program import Program
 from stage_runs import Heard, cached_on_dask, cached_serially, choice_of, files_of, scenes_in
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from train_world import tiny_config
 from cache.reading import Cache, open_cache
 from pipeline.recipe import override
 from pipeline.teacher_stage.job import StageChoice, open_job, open_source
-from pipeline.teacher_stage.made_up_frame import made_up_inputs
 from pipeline.teacher_stage.plan import make_plan
 from pipeline.teacher_stage.serial import cache_serially
 from pipeline.teacher_stage.teacher import Teacher, WeightsSource, open_teacher
@@ -37,7 +36,6 @@ SCENES = ("scene-0001", "scene-0002")
 OURS = "--set=student.training.distillation.tempdistiller"
 FRAMES = 4
 CPU = torch.device("cpu")
-BLACK = made_up_inputs(FakeTeacher.preprocessing, (32, 18), 0)
 
 
 def choice_with(data: Path, cache: Path, *sets: str, teacher: str = "exact") -> StageChoice:
