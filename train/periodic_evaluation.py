@@ -48,11 +48,12 @@ class PeriodicEvaluation:
         self._scored: set[int] = set()
         if evaluate is None or options.evaluate_every == 0:
             return
-        self._lines = StepLines(folder.scores, steps_done, "score")
-        self._scored = {entry["step"] for entry in self._lines.kept}
         if steps_done == 0:
             folder.best_score.unlink(missing_ok=True)
             folder.best.unlink(missing_ok=True)
+        best_score(folder)  # a damaged one is told now, not after an evaluation
+        self._lines = StepLines(folder.scores, steps_done, "score")
+        self._scored = {entry["step"] for entry in self._lines.kept}
 
     def __enter__(self) -> "PeriodicEvaluation":
         return self
