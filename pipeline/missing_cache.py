@@ -13,23 +13,27 @@ from schemas.errors import CacheError
 from train.distiller_catalogue import needs_cache
 
 
-def make_missing_cache(recipe: Recipe, arguments: Sequence[str], scenes: Sequence[str]) -> None:
+def make_missing_cache(
+    recipe: Recipe, arguments: Sequence[str], scenes: Sequence[str], path: Path | None = None
+) -> None:
     """Run ``cache-teacher`` when the student needs the recipe's own cache, and that lacks scenes or is not there yet.
 
     Args:
         recipe: with an embedded world; for others nothing is done.
         arguments: of ``cache-teacher``, that make it work on the same recipe.
         scenes: scenes the student will ask for; all of the cache when empty.
+        path: where the cache is to be; the recipe's default when None.
 
     Raises:
         CacheError: the teacher stage failed; it has said why.
         KeyboardInterrupt: Ctrl-C, after the teacher stage has saved what it had.
     """
-    path = cache_folder(recipe)
+    where = [] if path is None else ["--cache", str(path)]
+    path = path or cache_folder(recipe)
     if recipe.world is None or not needs_cache(recipe.student.training.distillation.names) or _holds(path, scenes):
         return
     console.print(f"No teacher cache at {path} yet: running `make cache-teacher` first.", style="bold", soft_wrap=True)
-    if _status_of([sys.executable, "-m", "pipeline", "cache-teacher", *arguments]) != 0:
+    if _status_of([sys.executable, "-m", "pipeline", "cache-teacher", *arguments, *where]) != 0:
         raise CacheError(
             "The teacher stage did not finish (its message is above). `make cache-teacher` goes on from there."
         )

@@ -97,9 +97,11 @@ class _Conductor:
         self._begun = monotonic()
         self._steps_done = 0
         self._ended = 0
+        self._started: dict[int, float] = {}
 
     def started(self, number: int) -> None:
         run = self.runs[number]
+        self._started[number] = monotonic()
         console.print(f"gains: {run.name} begins; its log is {run.folder / LOG_FILE}", soft_wrap=True)
 
     def ended(self, number: int, status: int) -> None:
@@ -112,15 +114,24 @@ class _Conductor:
             console.print(f"gains: {self.failed[-1]}", style="red", soft_wrap=True)
             return
         measured = Measured.model_validate_json(measured_file.read_text())
-        record = Record(**dict(run.identity), **dict(measured), date=datetime.now(UTC).isoformat(timespec="seconds"))
+        wall_s, date = monotonic() - self._started[number], datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(**dict(run.identity), **dict(measured), wall_s=wall_s, date=date)
         add_record(self.results, record)
         for finished in (measured_file, RunFolder(run.folder).checkpoint):
             finished.unlink(missing_ok=True)  # a line removed from the file by hand means: train it again
         console.print(
-            f"gains: {self._ended} of {len(self.runs)} done: {run.name}: NDS {100 * record.nds:.1f}, "
-            f"mAP {100 * record.map:.1f}, mAVE {record.mave:.2f}, {record.wall_s:.0f} s; {self._left()}",
+            f"gains: {self._ended} of {len(self.runs)} done: {run.name}: NDS {100 * record.nds:.1f}"
+            f"{self._beside(record, run.row.against)}, mAP {100 * record.map:.1f}, mAVE {record.mave:.2f}, "
+            f"{record.wall_s:.0f} s; {self._left()}",
             soft_wrap=True,
         )
+
+    def _beside(self, record: Record, against: str) -> str:
+        """The difference in NDS to the row that it is compared with, where that has this seed."""
+        for other in read_records(self.results):
+            if (other.study, other.row, other.seed) == (record.study, against, record.seed) and against != record.row:
+                return f" ({100 * (record.nds - other.nds):+.1f} to {against})"
+        return ""
 
     def _left(self) -> str:
         """By steps: every run's are about as fast, and a run of three times the steps takes three times as long."""

@@ -7,9 +7,11 @@ from pathlib import Path
 from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import conduct
 from pipeline.gains.places import TUNE_SPLIT, places_of
+from pipeline.gains.record import read_records
 from pipeline.gains.report import write_report
-from pipeline.gains.rows import Row, chosen_rows
+from pipeline.gains.rows import CACHES, Row, chosen_rows
 from pipeline.gains.study import StudyOptions, plan_runs
+from pipeline.gains.tuning import print_tuning
 from pipeline.missing_cache import make_missing_cache
 from pipeline.paths import OUT, cache_folder
 from pipeline.recipe import Recipe
@@ -60,7 +62,7 @@ def gains(choice: GainsChoice) -> None:
         raise RecipeError("--tune needs a label that says what is tried, e.g. --tune 'fd3d, share 0.3'")
     recipe, rows = load_recipe(choice.recipe, choice.assignments), chosen_rows(choice.rows)
     tables = open_data(recipe, choice.data)
-    _make_cache(choice, recipe, rows)
+    _make_caches(choice, recipe, rows)
     options = StudyOptions(
         recipe=recipe,
         rows=rows,
@@ -78,6 +80,7 @@ def gains(choice: GainsChoice) -> None:
     places = places_of(recipe.name)
     if choice.label is not None:
         conduct(options, runs, places.tuning)
+        print_tuning(read_records(places.tuning), runs[0].identity.study)
         return
     try:
         conduct(options, runs, places.rows)
@@ -95,9 +98,13 @@ def report(recipe_name: str, assignments: Sequence[str]) -> None:
     write_report(places_of(load_recipe(recipe_name, assignments).name), None)
 
 
-def _make_cache(choice: GainsChoice, recipe: Recipe, rows: Sequence[Row]) -> None:
-    """The embedded demo's cache is made when it is missing; others are the user's to make."""
-    learning = next((row for row in rows if needs_cache(row.distillers)), None)
-    if choice.cache is None and choice.data.data is None and learning is not None:
-        sets = [part for assignment in choice.assignments for part in ("--set", assignment)]
-        make_missing_cache(with_distillers(recipe, learning.distillers), ["--recipe", choice.recipe, *sets], ())
+def _make_caches(choice: GainsChoice, recipe: Recipe, rows: Sequence[Row]) -> None:
+    """The embedded demo's caches are made when they are missing; others are the user's to make."""
+    if choice.cache is not None or choice.data.data is not None:
+        return
+    main = cache_folder(recipe)
+    for name in dict.fromkeys(row.cache for row in rows if needs_cache(row.distillers)):
+        sets = [part for value in (*choice.assignments, *CACHES.get(name, ())) for part in ("--set", value)]
+        path = main.with_name(f"{main.name}-{name}") if name else None
+        learning = next(row for row in rows if row.cache == name and needs_cache(row.distillers))
+        make_missing_cache(with_distillers(recipe, learning.distillers), ["--recipe", choice.recipe, *sets], (), path)

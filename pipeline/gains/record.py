@@ -69,8 +69,7 @@ class Measured(OfficialScores):
         steps_per_second: over the logged steps: waiting for data, forward, backward and update.
         data_wait: share of that time spent waiting for data.
         peak_rss_mib: most memory the training process held; None where the process that ended the run did not train.
-        wall_s: seconds of that process, start, training and scoring.
-        resumed_at: the step it began with.
+        resumed_at: the step that process began with.
     """
 
     class_ap: Annotated[dict[str, float], BeforeValidator(_from_json)]
@@ -78,7 +77,6 @@ class Measured(OfficialScores):
     steps_per_second: float
     data_wait: float
     peak_rss_mib: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
-    wall_s: float
     resumed_at: int = 0
 
 
@@ -128,8 +126,14 @@ class RunIdentity(BaseModel):
 
 
 class Record(RunIdentity, Measured):
-    """A finished run: which, what it gave, and when (``date``, UTC)."""
+    """A finished run.
 
+    Attributes:
+        wall_s: seconds of the process that ended it, from its start to its end.
+        date: when that was, UTC.
+    """
+
+    wall_s: float
     date: str
 
     @property
@@ -138,7 +142,7 @@ class Record(RunIdentity, Measured):
         return self.study, self.fingerprint, self.seed
 
 
-COLUMNS = (*RunIdentity.model_fields, *Measured.model_fields, "date")
+COLUMNS = (*RunIdentity.model_fields, *Measured.model_fields, "wall_s", "date")
 
 
 def read_records(path: Path) -> tuple[Record, ...]:

@@ -76,9 +76,11 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
 
     parts = [
         "# What the distillers gain",
-        _how(summary, link(places.rows), link(places.tuning)),
+        _how(summary, link(places.rows), (len(read_records(places.tuning)), link(places.tuning))),
         f"**{verdict(summary)}**",
-        f"![Paired differences in NDS and velocity error]({link(places.gains_plot)})",
+        f"![Paired differences in NDS and velocity error]({link(places.gains_plot)})\n\n"
+        "A diamond is the mean over seeds, its bar the 95 % interval, a dot one seed. Green: better than `none`, with "
+        "an interval that excludes zero; red: worse; grey: undecided.",
         "## Scores\n\nMeans over seeds; after ± the standard deviation between seeds.",
         scores_table(summary.group("headline")),
         "## Paired differences to `none`\n\n"
@@ -111,10 +113,16 @@ _COST = (
 )
 
 
-def _how(summary: Summary, rows: str, tuning: str) -> str:
+def _how(summary: Summary, rows: str, tuning: tuple[int, str]) -> str:
+    tuned, tuning_file = tuning
+    chosen = (
+        f"settings were chosen on its `tune` scenes ([{tuned} tuning runs]({tuning_file}))"
+        if tuned
+        else "no setting has been tuned"
+    )
     records = summary.records
     seeds = sorted({record.seed for record in records})
-    steps = sorted({record.steps for record in records})
+    steps = sorted({record.steps for runs in summary.group("headline") for record in runs.by_seed.values()})
     splits = sorted({record.split for record in records})
     packages, programs, machines, threads, generators = (
         "; ".join(sorted({str(getattr(record, name)) for record in records}))
@@ -124,9 +132,8 @@ def _how(summary: Summary, rows: str, tuning: str) -> str:
         "Written by `make gains` (`make gains ARGS=--report` writes it again from the files); do not edit.",
         f"Same student, same data, same number of steps ({', '.join(map(str, steps))}), and for each seed "
         f"({', '.join(map(str, seeds))}) the same first weights and the same order of clips: rows differ in what the "
-        "teacher cache says to the student. Trained on the world's `train` scenes; settings were chosen on its `tune` "
-        f"scenes ([every tuning run]({tuning})); the scores below are the official nuScenes evaluation on "
-        f"`{', '.join(splits)}`.",
+        f"teacher cache says to the student. Trained on the world's `train` scenes; {chosen}; the scores below are the "
+        f"official nuScenes evaluation on `{', '.join(splits)}`.",
         f"Study `{summary.study}`; {len(records)} runs ([raw numbers]({rows})); world generator {generators}; "
         f"{packages}; program {programs}; torch threads {threads}; {machines}.",
     ]

@@ -8,7 +8,6 @@ import json
 import resource
 import sys
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -96,7 +95,6 @@ def do_job(folder: Path) -> Measured:
         UserError: as training and evaluation.
         KeyboardInterrupt: the run was asked to stop; its state is saved.
     """
-    started = perf_counter()
     if (folder / MEASURED_FILE).exists():  # done, but whoever had started it was gone before it could be filed
         return Measured.model_validate_json((folder / MEASURED_FILE).read_text())
     job = RowJob.model_validate_json((folder / JOB_FILE).read_text())
@@ -115,7 +113,6 @@ def do_job(folder: Path) -> Measured:
         curve=_curve(files),
         **_speed(files),
         peak_rss_mib=peak_kib / 1024 if trained_here else None,
-        wall_s=perf_counter() - started,
         resumed_at=resumed_at,
     )
     with whole_file(folder / MEASURED_FILE) as file:

@@ -49,6 +49,10 @@ class StudyOptions:
     jobs: int = 1
     allow_untrained_teacher: bool = False
 
+    def cache_of(self, row: Row) -> Path:
+        """The cache that a row reads, if it reads any."""
+        return self.cache.with_name(f"{self.cache.name}-{row.cache}") if row.cache else self.cache
+
     def seeds_of(self, row: Row) -> tuple[int, ...]:
         """The seeds a row is run with; tuning has seeds of its own."""
         first, count = (FIRST_TUNING_SEED, 2) if self.label else (0, row.seeds)
@@ -108,9 +112,11 @@ def plan_runs(options: StudyOptions, tables: SceneTables) -> tuple[PlannedRun, .
     """
     require_labels(tables, options.split)
     around = surroundings(options.recipe, tables.tables_sha256, options.split)
-    study = study_hash(options, around)
+    caches = {path: _cache_hash(path) for path in {options.cache, *map(options.cache_of, options.rows)}}
+    student = student_hash(options.recipe, distilled=False)
+    study = short_hash({"student": student, "cache": caches[options.cache], **around})
     runs = [
-        _planned(options, tables, row, seed, {"study": study, **around})
+        _planned(options, tables, row, seed, {"study": study, "cache": caches[options.cache_of(row)], **around})
         for row in options.rows
         for seed in options.seeds_of(row)
     ]
@@ -122,12 +128,6 @@ def plan_runs(options: StudyOptions, tables: SceneTables) -> tuple[PlannedRun, .
     return tuple(sorted(runs, key=lambda run: run.identity.seed))
 
 
-def study_hash(options: StudyOptions, around: Mapping[str, object]) -> str:
-    """What all rows of a study share, as a short hash."""
-    student = student_hash(options.recipe, distilled=False)
-    return short_hash({"student": student, "cache": _cache_hash(options.cache), **around})
-
-
 def _cache_hash(path: Path) -> str:
     """Of the cache's fingerprint; ``none`` where there is no cache."""
     return open_cache(path).manifest.fingerprint[:12] if path.exists() else "none"
@@ -136,16 +136,20 @@ def _cache_hash(path: Path) -> str:
 def _planned(
     options: StudyOptions, tables: SceneTables, row: Row, seed: int, shared: Mapping[str, str | int]
 ) -> PlannedRun:
+    """Args: shared: columns that are not the row's: study, cache, and the surroundings."""
     recipe = row_recipe(options.recipe, row, seed, options.assignments)
     training = recipe.student.training
-    cache = options.cache.with_name(f"{options.cache.name}-{row.cache}") if row.cache else options.cache
-    cache_hash = _cache_hash(cache) if needs_cache(training.distillation.names) else "none"
-    changes = {name: value for name, value in shared.items() if name != "study"}
-    recipe_hash = student_hash(recipe, distilled=True)
-    fingerprint = short_hash({"recipe": recipe_hash, "cache": cache_hash, **changes})
+    reads_cache = needs_cache(training.distillation.names)
+    mine = {
+        **{name: value for name, value in shared.items() if name != "study"},
+        "recipe": student_hash(recipe, distilled=True),
+        "cache": shared["cache"] if reads_cache else "none",
+    }
+    fingerprint = short_hash(mine)
     identity = RunIdentity.model_validate(
         {
-            **shared,
+            **mine,
+            "study": shared["study"],
             "fingerprint": fingerprint,
             "label": options.label,
             "group": row.group,
@@ -154,8 +158,6 @@ def _planned(
             "distillers": ",".join(training.distillation.names),
             "overrides": (*row.overrides, *(options.assignments if options.label else ())),
             "steps": training.steps,
-            "recipe": recipe_hash,
-            "cache": cache_hash,
             "threads": options.threads,
             "jobs": options.jobs,
             "machine": machine_in_words(),
@@ -166,7 +168,7 @@ def _planned(
         recipe=recipe,
         data=tables.data_root,
         version=tables.version,
-        cache=cache,
+        cache=options.cache_of(row),
         split=options.split,
         threads=options.threads,
         allow_untrained_teacher=options.allow_untrained_teacher,

@@ -97,12 +97,17 @@ def gain_cell(gain: PairedDifference, metric: str) -> str:
     """Mean and interval; bold where the interval excludes zero."""
     if gain.pairs == 0:
         return "–"
-    digits = METRICS[metric].digits
-    mean = f"{gain.mean:+.{digits}f}"
+    mean = signed(gain.mean, metric)
     if not isfinite(gain.low):
         return f"{mean} (one pair)"
-    interval = f"({gain.low:+.{digits}f} … {gain.high:+.{digits}f})"
+    interval = f"({signed(gain.low, metric)} … {signed(gain.high, metric)})"
     return f"**{mean}** {interval}" if gain.excludes_zero else f"{mean} {interval}"
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference as shown, never ``-0.0``."""
+    digits = METRICS[metric].digits
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _cost_cells(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[str]:
