@@ -1,6 +1,6 @@
-"""``make evaluate``: the official nuScenes score of a detector, per class and in all."""
+"""``make evaluate``: the official nuScenes score of a detector, per class and in all, with plots and pictures."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,18 +12,53 @@ from detectors.catalogue import build
 from detectors.weights import load_weights
 from pipeline.console import Tracker, console, print_table
 from pipeline.dataset import DataChoice, open_data
+from pipeline.evaluation_files import (
+    PICTURES_FOLDER,
+    PLOTS_FOLDER,
+    Identity,
+    evaluation_identity,
+    kept_score,
+    write_score,
+)
+from pipeline.hidden_and_moving import ConditionScore, hidden_and_moving, table_rows
+from pipeline.matching import MatchedFrame, match_split
 from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
+from pipeline.pictures.prediction_sheet import Prediction, SheetStyle, draw_frames
 from pipeline.recipe import Recipe, write_recipe
 from scenes.evaluation import evaluate, require_labels
 from scenes.scene_tables import SceneTables
 from scenes.score import Score
 from scenes.splits import validation_split
-from scenes.whole_file import whole_file
+from scenes.submission import SUBMISSION_FILE, read_submission
+from schemas.boxes import Boxes
 from schemas.errors import CheckpointError
 from train.inference import InferenceOptions, detect
 from train.options import Precision
 
-SCORE_FILE = "score.json"
+DEFAULT_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What the command line asks to be scored.
+
+    Attributes:
+        recipe: of the detector.
+        model: which of the recipe's detectors.
+        checkpoint: its weights; None takes those that its training left.
+        choice: the data, and the split if not the version's validation split.
+        out: where to write; None is a folder beside the weights.
+        device: where to run.
+        pictures: how many frames to draw; 0 draws nothing, the devkit's plots neither.
+    """
+
+    recipe: Recipe
+    model: Literal["student", "teacher"]
+    checkpoint: Path | None
+    choice: DataChoice
+    out: Path | None
+    device: torch.device
+    pictures: int = DEFAULT_PICTURES
 
 
 @dataclass(frozen=True)
@@ -35,7 +70,9 @@ class Evaluation:
         split: a labelled split of it.
         precision: of the forward pass.
         device: where to run.
-        out: folder for the submission and the scores.
+        out: folder for everything that an evaluation leaves (``evaluation_files.py``).
+        pictures: how many frames to draw; 0 draws nothing, the devkit's plots neither.
+        weights: the file that the detector's weights come from; None cannot be recognised when asked for again.
     """
 
     tables: SceneTables
@@ -43,64 +80,87 @@ class Evaluation:
     precision: Precision
     device: torch.device
     out: Path
+    pictures: int = DEFAULT_PICTURES
+    weights: Path | None = None
 
 
-def evaluate_checkpoint(
-    recipe: Recipe,
-    model: Literal["student", "teacher"],
-    checkpoint: Path | None,
-    choice: DataChoice,
-    out: Path | None,
-    device: torch.device,
-) -> Score:
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation found.
+
+    Attributes:
+        score: the official one.
+        frames: what was detected in every frame of the split, matched with its annotations.
+        conditions: our own measurement of hidden and moving objects.
+    """
+
+    score: Score
+    frames: tuple[MatchedFrame, ...]
+    conditions: Mapping[str, ConditionScore]
+
+
+def evaluate_checkpoint(job: EvaluationJob) -> Evaluated:
     """Score a detector of the recipe with weights from a file, by default those its training left.
 
     Raises:
         CheckpointError: no weights, or weights of another architecture.
         DataError: no such data or split, or one without labels.
     """
-    part = recipe.teacher if model == "teacher" else recipe.student
-    default = teacher_weights(teacher_folder(recipe)) if model == "teacher" else student_weights(student_folder(recipe))
-    weights = checkpoint or default
-    if checkpoint is None and not default.exists():
-        command = "make demo-teacher" if model == "teacher" else "make train-student"
-        raise CheckpointError(
-            f"No {model} weights at {default}: run `{command}` first, or give CHECKPOINT=/path/to/file."
-        )
-    tables = open_data(recipe, choice)
-    split = choice.split or validation_split(tables.version)
+    part = job.recipe.teacher if job.model == "teacher" else job.recipe.student
+    weights = job.checkpoint or _trained_weights(job)
+    tables = open_data(job.recipe, job.choice)
+    split = job.choice.split or validation_split(tables.version)
     require_labels(tables, split)
+    out = job.out or weights.parent / f"evaluation-{job.model}"
     detector = build(part.detector)
     console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
-    folder = out or weights.parent / f"evaluation-{model}"
-    write_recipe(recipe, folder)  # now, so that a folder that cannot be written is told before hours of inference
+    write_recipe(job.recipe, out)  # now, so that a folder that cannot be written is told before hours of inference
     precision: Precision = "float32" if part.training is None else part.training.precision
-    evaluation = Evaluation(tables, split, precision, device, folder)
-    return score_detector(part.name, detector.to(device), evaluation)
+    evaluation = Evaluation(tables, split, precision, job.device, out, job.pictures, weights)
+    return score_detector(part.name, detector.to(job.device), evaluation)
 
 
-def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Score:
+def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Evaluated:
     """Run a detector over a split, score its detections officially, print and keep the result.
+
+    Args:
+        name: what tables and pictures call it.
+        detector: on the evaluation's device.
+        evaluation: what to score it on.
 
     Raises:
         DataError: the split has no labels, or an image cannot be read.
     """
-    tables, split = evaluation.tables, evaluation.split
-    names = tables.scene_names(split)
-    options = InferenceOptions(device=evaluation.device, precision=evaluation.precision)
-    total = sum(tables.scene_length(scene) for scene in names)
-    with Tracker(f"evaluate {name} on {split}", total, "frames") as tracker:
-        detections = detect(detector, tables, names, options, lambda _token: tracker.advance())
-    score = evaluate(detections, tables, split, evaluation.out)
-    with whole_file(evaluation.out / SCORE_FILE) as file:
-        file.write(json.dumps(score.as_dict(), indent=2).encode())
-    print_score(name, score)
-    console.print(f"Submission and scores in {evaluation.out}", soft_wrap=True)
-    return score
+    tables, split, out = evaluation.tables, evaluation.split, evaluation.out
+    detections = _detections(name, detector, evaluation)
+    score = evaluate(detections, tables, split, out, out / PLOTS_FOLDER if evaluation.pictures else None)
+    frames = match_split(detections, tables, split)
+    evaluated = Evaluated(score, frames, hidden_and_moving(frames))
+    if evaluation.pictures:
+        heading = f"{name} on {split}: NDS {score.nds:.3f}, mAP {score.mean_ap:.3f}"
+        sheet = SheetStyle(heading, detector.config.grid, tables.data_root)
+        draw_frames([Prediction(name, frames)], evaluation.pictures, sheet, out / PICTURES_FOLDER)
+    write_score(out, score, evaluated.conditions, _identity(evaluation))
+    print_evaluated(name, evaluated)
+    kinds = "Submission, scores, plots and pictures" if evaluation.pictures else "Submission and scores"
+    console.print(f"{kinds} in {out}", soft_wrap=True)
+    return evaluated
 
 
-def print_score(name: str, score: Score) -> None:
-    """Print the official numbers, then AP and errors of each class."""
+def kept_evaluation(evaluation: Evaluation) -> Evaluated | None:
+    """What an earlier evaluation of exactly these weights on exactly this split found, if its folder has it."""
+    assert evaluation.weights is not None, "an evaluation is recognised by its weights"
+    score = kept_score(evaluation.out, _identity(evaluation))
+    if score is None:
+        return None
+    detections = read_submission(evaluation.out / SUBMISSION_FILE, evaluation.tables)
+    frames = match_split(detections, evaluation.tables, evaluation.split)
+    return Evaluated(score, frames, hidden_and_moving(frames))
+
+
+def print_evaluated(name: str, evaluated: Evaluated) -> None:
+    """Print the official numbers with AP and errors of each class, then our own."""
+    score = evaluated.score
     header = ("class", "AP", *score.tp_errors)
     rows = [
         (label, f"{ap:.3f}", *(f"{score.class_tp_errors[label][error]:.3f}" for error in score.tp_errors))
@@ -110,3 +170,33 @@ def print_score(name: str, score: Score) -> None:
     print_table(
         f"{name} on {score.split} ({score.samples} samples): NDS {score.nds:.3f}, mAP {score.mean_ap:.3f}", header, rows
     )
+    print_table(
+        "Hidden and moving objects (ours, not part of the official score)",
+        ("annotated objects", "number", "recall", "velocity error, m/s"),
+        table_rows(evaluated.conditions),
+    )
+
+
+def _trained_weights(job: EvaluationJob) -> Path:
+    is_teacher = job.model == "teacher"
+    weights = teacher_weights(teacher_folder(job.recipe)) if is_teacher else student_weights(student_folder(job.recipe))
+    if not weights.exists():
+        command = "make demo-teacher" if is_teacher else "make train-student"
+        raise CheckpointError(
+            f"No {job.model} weights at {weights}: run `{command}` first, or give CHECKPOINT=/path/to/file."
+        )
+    return weights
+
+
+def _detections(name: str, detector: BEVFormer, evaluation: Evaluation) -> dict[str, Boxes]:
+    tables = evaluation.tables
+    names = tables.scene_names(evaluation.split)
+    options = InferenceOptions(device=evaluation.device, precision=evaluation.precision)
+    total = sum(tables.scene_length(scene) for scene in names)
+    with Tracker(f"evaluate {name} on {evaluation.split}", total, "frames") as tracker:
+        return detect(detector, tables, names, options, lambda _token: tracker.advance())
+
+
+def _identity(evaluation: Evaluation) -> Identity:
+    tables, split, precision = evaluation.tables, evaluation.split, evaluation.precision
+    return evaluation_identity(evaluation.weights, tables.tables_sha256, split, precision)

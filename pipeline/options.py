@@ -102,6 +102,10 @@ DistillerOption = Annotated[
 MaxStepsOption = Annotated[
     int | None, typer.Option("--max-steps", min=1, help="Stop after this many training steps.", metavar="N")
 ]
+PicturesOption = Annotated[
+    int,
+    typer.Option("--pictures", min=0, help="Frames to draw; 0 draws nothing, the devkit's plots neither.", metavar="N"),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and clip order.", metavar="N")]
 
 

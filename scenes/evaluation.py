@@ -16,7 +16,7 @@ from scenes.devkit import open_devkit
 from scenes.devkit_plots import write_devkit_plots
 from scenes.scene_tables import SceneTables
 from scenes.score import Score
-from scenes.submission import submission_boxes, write_submission
+from scenes.submission import SUBMISSION_FILE, submission_boxes, write_submission
 from schemas.boxes import CLASS_NAMES, Boxes
 from schemas.errors import DataError
 
@@ -30,7 +30,6 @@ TP_ERRORS: Mapping[str, str] = {
 """The devkit's names of the true-positive errors, and the papers'."""
 
 _UNDEFINED = {"barrier": ("mAVE", "mAAE"), "traffic_cone": ("mAOE", "mAVE", "mAAE")}
-SUBMISSION_FILE = "submission.json"
 
 
 def require_labels(tables: SceneTables, split: str) -> None:

@@ -1,7 +1,7 @@
 """A detection score, as plain numbers: known without the devkit that computes it."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -34,3 +34,17 @@ class Score:
             for name, by_error in self.class_tp_errors.items()
         }
         return asdict(self) | {"class_tp_errors": errors}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Score":
+        """The score that ``as_dict`` gave; other keys are passed over.
+
+        Raises:
+            KeyError, TypeError: a value is missing or is something else.
+        """
+        by_class = {
+            name: {error: math.nan if value is None else float(value) for error, value in errors.items()}
+            for name, errors in values["class_tp_errors"].items()
+        }
+        plain = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**(plain | {"class_tp_errors": by_class}))

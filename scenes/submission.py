@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.box_frames import GlobalBoxes, to_global
+from scenes.box_frames import GlobalBoxes, to_global, to_lidar
+from scenes.scene_tables import SceneTables
 from scenes.whole_file import whole_file
-from schemas.boxes import CLASS_NAMES, Boxes
+from schemas.boxes import CLASS_NAMES, Boxes, empty_boxes
 from schemas.errors import DataError
 from schemas.frames import Frame
 
+SUBMISSION_FILE = "submission.json"
 MAX_BOXES_PER_SAMPLE = 500
 MOVING_MPS = 0.2
 
@@ -93,6 +96,37 @@ def write_submission(path: Path, results: Mapping[str, list[dict[str, Any]]]) ->
     parts = json.JSONEncoder(allow_nan=False).iterencode({"meta": meta, "results": results})
     with whole_file(path) as file:
         file.writelines(part.encode() for part in parts)
+
+
+def read_submission(path: Path, tables: SceneTables) -> dict[str, Boxes]:
+    """The detections of a submission file, in the LiDAR frames of their samples: what the score has seen of them.
+
+    Args:
+        path: JSON in the form of the nuScenes detection task.
+        tables: the version of its samples.
+
+    Raises:
+        DataError: the file is none, or names a sample that the version does not have.
+    """
+    try:
+        results = json.loads(path.read_text())["results"]
+        return {token: _boxes(tables.frame(token), rows) for token, rows in results.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no nuScenes submission ({error!r}). Remove it, and evaluate again.") from error
+
+
+def _boxes(frame: Frame, rows: list[dict[str, Any]]) -> Boxes:
+    if not rows:
+        return empty_boxes(scored=True)
+    boxes = GlobalBoxes(
+        translation_m=np.array([row["translation"] for row in rows], dtype=np.float64),
+        size_wlh_m=np.array([row["size"] for row in rows], dtype=np.float64),
+        rotation_wxyz=np.array([row["rotation"] for row in rows], dtype=np.float64),
+        velocity_mps=np.array([row["velocity"] for row in rows], dtype=np.float64),
+        labels=np.array([CLASS_NAMES.index(row["detection_name"]) for row in rows], dtype=np.int64),
+    )
+    scores = np.array([row["detection_score"] for row in rows], dtype=np.float64)
+    return replace(to_lidar(boxes, np.linalg.inv(frame.global_from_lidar)), scores=scores)
 
 
 def _rows(

@@ -30,9 +30,7 @@ PROMISED = {
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--student", "--init", "--init-backbone"}
     | {"--allow-untrained-teacher"},
-    "evaluate": RECIPE
-    | DATA
-    | {"--student", "--split", "--checkpoint", "--out", "--device", "--model"},
+    "evaluate": RECIPE | DATA | {"--student", "--split", "--checkpoint", "--out", "--device", "--model", "--pictures"},
     "gains": RECIPE
     | DATA
     | {"--cache", "--out", "--rows", "--seeds", "--jobs", "--threads", "--tune", "--report"}

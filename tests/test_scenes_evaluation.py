@@ -11,9 +11,15 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.nuscenes import NuScenes
 
-from scenes.evaluation import SUBMISSION_FILE, TP_ERRORS, as_detections, evaluate, require_labels
+from scenes.evaluation import TP_ERRORS, as_detections, evaluate, require_labels
 from scenes.scene_tables import SceneTables
-from scenes.submission import CLASS_RANGE_M, MAX_BOXES_PER_SAMPLE, attribute_name, submission_boxes
+from scenes.submission import (
+    CLASS_RANGE_M,
+    MAX_BOXES_PER_SAMPLE,
+    SUBMISSION_FILE,
+    attribute_name,
+    submission_boxes,
+)
 from scenes.tables import load_tables
 from schemas.boxes import CLASS_NAMES, Boxes, empty_boxes
 from schemas.errors import DataError

@@ -119,14 +119,15 @@ def evaluate(
     model: Annotated[
         Literal["student", "teacher"], typer.Option("--model", help="Which of the recipe's detectors to score.")
     ] = "student",
+    pictures: options.PicturesOption = 4,
 ) -> None:
-    """Score a detector with the official nuScenes evaluation: NDS, mAP, the five errors, AP per class."""
+    """Score a detector with the official nuScenes evaluation, and show what it sees in plots and pictures."""
     with told_clearly("Nothing was scored; run the same command again."):
         from pipeline.dataset import DataChoice
         from pipeline.device import open_device
-        from pipeline.evaluate import evaluate_checkpoint
+        from pipeline.evaluate import EvaluationJob, evaluate_checkpoint
         from pipeline.recipes import load_recipe
 
         chosen = load_recipe(recipe, assignments, student)
         choice = DataChoice(data, version, split)
-        evaluate_checkpoint(chosen, model, checkpoint, choice, out, open_device(device))
+        evaluate_checkpoint(EvaluationJob(chosen, model, checkpoint, choice, out, open_device(device), pictures))
