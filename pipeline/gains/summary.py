@@ -29,13 +29,13 @@ class Metric:
 
 
 METRICS: Mapping[str, Metric] = {
-    "nds": Metric("NDS", 100, 1, higher_is_better=True),
-    "map": Metric("mAP", 100, 1, higher_is_better=True),
-    "mate": Metric("mATE (m)", 1, 3),
-    "mase": Metric("mASE", 1, 3),
-    "maoe": Metric("mAOE (rad)", 1, 3),
-    "mave": Metric("mAVE (m/s)", 1, 3),
-    "maae": Metric("mAAE", 1, 3),
+    "nds": Metric("NDS", 100.0, 1, higher_is_better=True),
+    "map": Metric("mAP", 100.0, 1, higher_is_better=True),
+    "mate": Metric("mATE (m)", 1.0, 3),
+    "mase": Metric("mASE", 1.0, 3),
+    "maoe": Metric("mAOE (rad)", 1.0, 3),
+    "mave": Metric("mAVE (m/s)", 1.0, 3),
+    "maae": Metric("mAAE", 1.0, 3),
 }
 TESTED = ("nds", "map", "mate", "mave")
 """Metrics whose differences are tested."""
