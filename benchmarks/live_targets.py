@@ -16,25 +16,20 @@ from torch import Tensor
 
 from benchmarks.window_form import WindowForm
 from cache.reading import Cache
-from pipeline.teacher_stage.teacher import Teacher
+from pipeline.teacher_stage.job import StageSource
+from pipeline.teacher_stage.live_frames import LiveScene, live_frames
 from scenes.frame_stream import stream_frames
-from scenes.scene_tables import SceneTables
 from train.clips import Clip
-from train.learner import autocast
 from train.stream import TargetWindow
 from train.targets import TeacherTargets
 
 
-def live_frames(
-    teacher: Teacher, tables: SceneTables, scene_name: str, device: torch.device
-) -> Iterator[Mapping[str, Tensor]]:
-    """Features of a scene's frames in time order, computed as the teacher stage computes them, not quantised."""
-    network, previous = teacher.network, None
-    frames = tables.frames(scene_name)
-    for inputs in stream_frames(frames, tables.data_root, network.preprocessing):
-        with torch.inference_mode(), autocast(device, teacher.precision):
-            features, previous = network.features(inputs, previous)
-        yield {name: values.detach().float() for name, values in features.items()}
+def live_features(source: StageSource, scene_name: str) -> Iterator[Mapping[str, Tensor]]:
+    """Features of a scene's frames in time order, as the teacher stage has them before it rounds."""
+    scene = LiveScene(source.teacher, source.manifest.features, source.manifest.tier, source.device)
+    frames = source.tables.frames(scene_name)
+    for live in live_frames(scene, stream_frames(frames, source.tables.data_root, source.manifest.preprocessing)):
+        yield {name: values.float() for name, values in live.features.items()}
 
 
 def keep_live(folder: Path, scene_name: str, frames: Iterator[Mapping[str, Tensor]], names: Sequence[str]) -> None:

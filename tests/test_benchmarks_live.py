@@ -8,7 +8,7 @@ import torch
 from stage_runs import cached_serially, choice_of
 from tiny_world import write_tiny_world
 
-from benchmarks.live_targets import LiveTargets, keep_live, live_frames
+from benchmarks.live_targets import LiveTargets, keep_live, live_features
 from benchmarks.online_targets import OnlineTargets, OnlineTeacher
 from benchmarks.window_form import as_floats
 from cache.reading import Cache, open_cache
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     source = source_of(folder)
     for name in source.names:
-        keep_live(folder / "live", name, live_frames(source.teacher, source.tables, name, CPU), FEATURES)
+        keep_live(folder / "live", name, live_features(source, name), FEATURES)
     return folder
 
 
