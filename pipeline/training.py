@@ -8,6 +8,7 @@ from detectors.bevformer import BEVFormer
 from detectors.catalogue import build
 from detectors.config import BEVFormerConfig
 from pipeline.console import Tracker, console
+from pipeline.periodic_evaluation import with_evaluation
 from pipeline.recipe import Recipe, as_yaml
 from train.loop import TrainOutcome, train
 from train.metrics_log import StepReport
@@ -22,7 +23,7 @@ def seeded_detector(config: BEVFormerConfig, seed: int) -> BEVFormer:
 
 
 def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps: int | None) -> TrainOutcome:
-    """Train, and say how it goes.
+    """Train, and say how it goes; scores along the way are made where the run's options ask for them.
 
     Args:
         title: what the progress bar calls it.
@@ -34,6 +35,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         UserError: as ``train.loop.train``.
         KeyboardInterrupt: Ctrl-C ended the run after a whole step; its state is saved.
     """
+    run = with_evaluation(run)
     run = replace(run, recipe_yaml=as_yaml(recipe), announce=lambda text: console.print(text, soft_wrap=True))
     total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)
     title = title if run.processes.count == 1 else f"{title} in {run.processes.count} processes"
@@ -43,6 +45,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
             tracker.reach(report.step, _note(report))
 
         outcome = train(run, on_step, max_steps)
+        tracker.reach(outcome.step)  # a run that was finished before has made no step
     if outcome.interrupted:
         raise KeyboardInterrupt
     console.print(f"{title}: {outcome.step} steps done in {run.out}", soft_wrap=True)
