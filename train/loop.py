@@ -26,7 +26,7 @@ from train.interruption import StopRequest, stop_on_signal
 from train.learner import Learner
 from train.metrics_log import MetricsLog, StepReport
 from train.optimizer import build_optimizer, learning_rate, set_learning_rate
-from train.periodic_evaluation import PeriodicEvaluation, best_score
+from train.periodic_evaluation import PeriodicEvaluation
 from train.run import TrainingRun, check_run, clip_plan, distillers_of, planned_batches
 from train.run_folder import RunFolder, disk_errors, open_run_folder
 from train.step import train_step
@@ -154,7 +154,7 @@ class _Loop:
             finished=self.step >= self.options.steps,
             interrupted=self.step < last,
             weights=self.folder.weights,
-            best=self.folder.best if best_score(self.folder) else None,
+            best=self.folder.best if self.folder.best_score.exists() else None,
         )
 
     def _next_step(self, batches: Iterator[TrainingBatch]) -> StepReport:
