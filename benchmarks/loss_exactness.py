@@ -133,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where to put the data, for the time of the run; default: TMPDIR")
     parser.add_argument("--scenes", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="keyframes in a scene")
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=4, help="batches (default 4)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     settle_arithmetic()
     recipe = every_distiller(load_recipe("demo"))
     with scratch(chosen.folder, 1) as folder:
         world, teacher = make(recipe, folder, chosen.scenes, chosen.steps)
-        print_table((f"loss term ({teacher} teacher)", *COLUMNS), list(rows_of(recipe, world, chosen.batches)))
+        print_table((f"loss term ({teacher} teacher)", *COLUMNS), list(rows_of(recipe, world, chosen.rounds)))
 
 
 def _apart(value: float, exact: float) -> float:

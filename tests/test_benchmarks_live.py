@@ -1,5 +1,6 @@
 """Targets that come from no cache: those of the teacher's stream are what the cache holds before rounding."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from stage_runs import cached_serially, choice_of
 from tiny_world import write_tiny_world
 
-from benchmarks.live_targets import LiveTargets, keep_live, live_features
+from benchmarks.exactness_runs import frames_apart
+from benchmarks.live_targets import LiveTargets, keep_live, live_features, open_live
 from benchmarks.online_targets import OnlineTargets, OnlineTeacher
 from benchmarks.window_form import as_floats
 from cache.reading import Cache, open_cache
@@ -89,6 +91,17 @@ def test_live_targets_rounded_as_the_cache_rounds_are_the_caches_bit_for_bit(fol
                     assert torch.equal(rounded, cached.frame(name, column)[row])
                     assert name != "bev" or not torch.equal(floats, rounded), "nothing was rounded"
                 assert not exact.window(name)[~exact.valid].any()
+
+
+def test_a_frame_of_other_live_features_is_named(folder: Path, tmp_path: Path) -> None:
+    cache = open_cache(folder / "int8")
+    assert frames_apart(folder / "live", cache, FEATURES) == []
+    scene = cache.scene_names[1]
+    shutil.copytree(folder / "live", tmp_path / "live")
+    values = np.array(open_live(tmp_path / "live", scene, "bev"))
+    values[2, 0, 0, 0] += 1
+    np.save(tmp_path / "live" / scene / "bev.npy", values)
+    assert frames_apart(tmp_path / "live", cache, FEATURES) == [f"{scene}, step 2"]
 
 
 def test_a_teacher_online_that_sees_the_whole_past_gives_the_live_targets(folder: Path) -> None:

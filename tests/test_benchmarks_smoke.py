@@ -18,6 +18,9 @@ TINY = {
     "writer_memory": ("--cells", "8"),
     "caching_overhead": ("--scenes", "1", "--steps", "2", "--threads", "1"),
     "delivered": ("--scenes", "2", "--steps", "8", "--cells", "8"),
+    "online_teacher": ("--scenes", "4", "--steps", "4", "--threads", "1", "--warm-up", "1", "--timed", "1"),
+    "loss_exactness": ("--scenes", "2", "--steps", "3"),
+    "data_wait": ("--scenes", "1", "--steps", "8", "--cells", "8", "--timed", "2"),
 }
 
 
