@@ -148,10 +148,11 @@ def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Ev
 
 
 def kept_evaluation(evaluation: Evaluation) -> Evaluated | None:
-    """What an earlier evaluation of exactly these weights on exactly this split found, if its folder has it."""
+    """What an earlier evaluation of exactly these weights on exactly this split found, if its folder has it all."""
     assert evaluation.weights is not None, "an evaluation is recognised by its weights"
     score = kept_score(evaluation.out, _identity(evaluation))
-    if score is None:
+    is_drawn = (evaluation.out / PICTURES_FOLDER).exists()
+    if score is None or (evaluation.pictures and not is_drawn):
         return None
     detections = read_submission(evaluation.out / SUBMISSION_FILE, evaluation.tables)
     frames = match_split(detections, evaluation.tables, evaluation.split)

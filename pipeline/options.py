@@ -108,6 +108,10 @@ PicturesOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and clip order.", metavar="N")]
 
+TwinOption = Annotated[
+    bool, typer.Option("--twin/--no-twin", help="Train the same student without a teacher, too, and compare.")
+]
+
 
 def comma_separated(option: str, text: str | None) -> tuple[str, ...]:
     """The parts of ``a,b``; none when the option was not given.

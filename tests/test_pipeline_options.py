@@ -29,7 +29,7 @@ PROMISED = {
     | DATA
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--student", "--init", "--init-backbone"}
-    | {"--allow-untrained-teacher"},
+    | {"--allow-untrained-teacher", "--twin", "--pictures"},
     "evaluate": RECIPE | DATA | {"--student", "--split", "--checkpoint", "--out", "--device", "--model", "--pictures"},
     "gains": RECIPE
     | DATA

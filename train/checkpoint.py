@@ -124,14 +124,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Pro
             fewer processes: every differing field is named with both values.
     """
     content = _read(path)
-    differing = differing_fields(identity, {"processes": 1} | json.loads(content["identity"]))
-    if differing:
-        lines = "\n".join(f"  {name}: {ours!r} now, {theirs!r} in the checkpoint" for name, ours, theirs in differing)
-        raise CheckpointError(
-            f"{path} was written by another run and cannot be continued with these options:\n{lines}\n"
-            "Give the options it was started with (--recipe with the recipe.yaml beside it), as many processes "
-            "(torchrun --nproc-per-node N, or no torchrun for one), or start afresh in another folder with OUT=..."
-        )
+    _compare(path, content, identity)
     state.learner.load_state_dict(content["learner"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
@@ -141,6 +134,26 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Pro
     RandomStreams(own["random_cpu"], own["random_cuda"]).restore(state.device)
     memory = None if own["memory"] is None else TemporalState(**own["memory"]).to(state.device)
     return Progress(content["step"], ClipPosition(own["epoch"], own["position"]), memory)
+
+
+def check_identity(path: Path, identity: Identity) -> None:
+    """Refuse a checkpoint of another run, before anything is made ready to go on from it.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``.
+    """
+    _compare(path, _read(path), identity)
+
+
+def _compare(path: Path, content: Mapping[str, Any], identity: Identity) -> None:
+    differing = differing_fields(identity, {"processes": 1} | json.loads(content["identity"]))
+    if differing:
+        lines = "\n".join(f"  {name}: {ours!r} now, {theirs!r} in the checkpoint" for name, ours, theirs in differing)
+        raise CheckpointError(
+            f"{path} was written by another run and cannot be continued with these options:\n{lines}\n"
+            "Give the options it was started with (--recipe with the recipe.yaml beside it), as many processes "
+            "(torchrun --nproc-per-node N, or no torchrun for one), or start afresh in another folder with OUT=..."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -73,12 +73,14 @@ def train_student(
     max_steps: options.MaxStepsOption = None,
     seed: options.SeedOption = None,
     allow_untrained_teacher: options.AllowUntrainedOption = False,
+    twin: options.TwinOption = True,
+    pictures: options.PicturesOption = 4,
 ) -> None:
-    """Train a student from the cache, without the teacher, and score it; resumable."""
+    """Train a student from the cache, and its twin without a teacher; score both and compare them; resumable."""
     with told_clearly("The last checkpoint is kept; run the same command to go on from it."):
         from pipeline.dataset import DataChoice
         from pipeline.missing_cache import make_missing_cache
-        from pipeline.paths import cache_folder, student_folder
+        from pipeline.paths import cache_folder
         from pipeline.processes import open_processes
         from pipeline.recipes import load_recipe, with_distillers, with_training
         from pipeline.students import with_init
@@ -97,11 +99,13 @@ def train_student(
                 recipe=chosen,
                 choice=choice,
                 cache_path=cache or cache_folder(chosen),
-                out=out or student_folder(chosen),
+                out=out,
                 device=where,
                 allow_untrained_teacher=allow_untrained_teacher,
                 max_steps=max_steps,
                 processes=processes,
+                twin=twin,
+                pictures=pictures,
             )
             train_student(job)
 
