@@ -14,6 +14,7 @@ from scenes.frame_stream import stream_frames
 from scenes.scene_tables import SceneTables
 from schemas.boxes import Boxes
 from schemas.frames import CameraInputs
+from train.dataset_classes import require_dataset_classes
 from train.history import evaluating, rearranged
 from train.learner import autocast
 from train.options import Precision
@@ -73,7 +74,9 @@ def detect(
 
     Raises:
         DataError: an image is missing, damaged or of another size; it is named.
+        RecipeError: the detector's classes are not the data's.
     """
+    require_dataset_classes(detector.config.class_names)
     scenes = [tables.sample_tokens(name) for name in scene_names]
     found: dict[str, Boxes] = {}
     state: TemporalState | None = None

@@ -21,6 +21,7 @@ from schemas.frames import CameraInputs
 from train.augmentation import frame_distortions
 from train.checkpoint import Identity
 from train.clips import ClipPlan, ClipPosition, PlannedBatch
+from train.dataset_classes import require_dataset_classes
 from train.distiller_catalogue import DistillerSet, build_distillers, needs_cache
 from train.distillers.base import CACHED_DIMS, DistillationSetting
 from train.distributed import ALONE, Processes
@@ -119,8 +120,8 @@ def check_run(run: TrainingRun) -> None:
 
     Raises:
         CacheError: the cache was made by an untrained teacher.
-        RecipeError: a precision that the device does not have, scores without anything to score on, or more past
-            frames than clips are long.
+        RecipeError: other classes than the data's, a precision that the device does not have, scores without anything
+            to score on, or more past frames than clips are long.
     """
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
@@ -132,6 +133,7 @@ def check_run(run: TrainingRun) -> None:
             f"training.evaluate_every={run.options.evaluate_every} asks for scores, and this run has no labelled "
             "frames to score on. Give it some, or --set student.training.evaluate_every=0"
         )
+    require_dataset_classes(run.detector.config.class_names)
     _check_trajectory(run.options)
     if not run.reads_cache or run.cache is None:
         return
