@@ -83,7 +83,7 @@ def conduct(options: StudyOptions, runs: Sequence[PlannedRun], results: Path) ->
     run_all(processes, options.jobs, conductor.started, conductor.ended)
     if conductor.failed:
         raise UserError(
-            f"{len(conductor.failed)} of {len(now.todo)} runs failed: {'; '.join(conductor.failed)}. The others are in "
+            f"{len(conductor.failed)} of {len(now.todo)} runs failed: {' '.join(conductor.failed)} The others are in "
             f"{results}; run the same command again for these, once what is wrong is mended."
         )
 

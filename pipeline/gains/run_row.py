@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from pydantic import BaseModel, ConfigDict
 
 from cache.reading import Cache, open_cache
@@ -158,9 +159,12 @@ def _curve(folder: RunFolder) -> tuple[CurvePoint, ...]:
 
 
 def main() -> None:
-    """Do the job of the folder that the command line names."""
-    with told_clearly("The state is saved; `gains` goes on from it."):
-        do_job(Path(sys.argv[1]))
+    """Do the job of the folder that the command line names; ends with status 1 after telling what was wrong."""
+    try:
+        with told_clearly("The state is saved; `gains` goes on from it."):
+            do_job(Path(sys.argv[1]))
+    except typer.Exit as ended:  # told; there is no typer around us to turn it into a status
+        sys.exit(ended.exit_code)
 
 
 if __name__ == "__main__":
