@@ -1,4 +1,4 @@
-"""Annotations and scores number the classes in one order; a detector that numbers them otherwise would learn nonsense."""
+"""Annotations and scores number the classes in one order; a detector with another one would learn nonsense."""
 
 from schemas.boxes import CLASS_NAMES
 from schemas.errors import RecipeError
