@@ -10,7 +10,7 @@ from stage_runs import SMALL_TEACHER, cached_serially, choice_of
 from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import standing
 from pipeline.gains.record import Record, add_record, read_records
-from pipeline.gains.rows import CACHES, GROUPS, ROWS, Row, chosen_rows
+from pipeline.gains.rows import CACHES, ROWS, Row, chosen_rows
 from pipeline.gains.study import PlannedRun, StudyOptions, plan_runs, row_recipe
 from pipeline.recipes import load_recipe
 from scenes.scene_tables import SceneTables
@@ -56,7 +56,6 @@ def test_rows_are_consistent() -> None:
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
     for row in ROWS:
-        assert row.group in GROUPS
         assert row.against in names
         assert row.also_against in ("", *names)
         assert row.cache in ("", *CACHES)
@@ -89,7 +88,9 @@ def test_a_row_that_makes_no_sense_is_refused_before_anything(
 
 def test_a_row_without_its_cache_is_refused_before_anything(options: StudyOptions, tables: SceneTables) -> None:
     row = replace(FEATURE, cache="look-ahead")
-    with pytest.raises(CacheError, match=r"Row 'feature' of the study: there is no teacher cache at .*look-ahead"):
+    with pytest.raises(
+        CacheError, match=r"Row 'feature' of the study: there is no teacher cache at .*--set cache.temporal"
+    ):
         plan_runs(replace(options, rows=(row,)), tables)
 
 

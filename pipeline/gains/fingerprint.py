@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.recipe import Recipe
 from scenes.synthetic.options import GENERATOR_VERSION
+from train.initialisation import identity_of
 
 STUDY_VERSION = 1
 """Raised whenever a change of the program changes what a student learns or how it is scored: old runs stand apart."""
@@ -34,13 +35,16 @@ def student_hash(recipe: Recipe, *, distilled: bool) -> str:
     Args:
         recipe: with the student.
         distilled: whether the distillers and their settings count.
+
+    Raises:
+        CheckpointError: a file of initial weights cannot be read; it counts by its content.
     """
-    student: dict[str, Any] = recipe.student.model_dump(mode="json")
     training: dict[str, Any] = recipe.student.training.what_changes_numbers()
-    student["training"] = {
+    counting = {
         name: value for name, value in training.items() if name != "seed" and (distilled or name != "distillation")
     }
-    return short_hash(student)
+    detector = recipe.student.detector.model_dump(mode="json")
+    return short_hash({"detector": detector, "training": counting, "init": identity_of(recipe.student.training.init)})
 
 
 def surroundings(recipe: Recipe, tables_sha256: str, split: str) -> Mapping[str, Any]:

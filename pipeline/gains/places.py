@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEMO = "demo"
-TUNE_SPLIT = "tune"
-"""Scenes of the synthetic world that are there for choosing settings, and for curves."""
 
 
 @dataclass(frozen=True)

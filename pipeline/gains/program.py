@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import conduct
-from pipeline.gains.places import TUNE_SPLIT, places_of
+from pipeline.gains.places import places_of
 from pipeline.gains.record import read_records
 from pipeline.gains.report import write_report
 from pipeline.gains.rows import CACHES, Row, chosen_rows
@@ -14,6 +14,7 @@ from pipeline.gains.study import StudyOptions, plan_runs
 from pipeline.gains.tuning import print_tuning
 from pipeline.missing_cache import make_missing_cache
 from pipeline.paths import OUT, cache_folder
+from pipeline.periodic_evaluation import TUNE_SPLIT
 from pipeline.recipe import Recipe
 from pipeline.recipes import load_recipe, with_distillers
 from scenes.splits import validation_split

@@ -13,8 +13,7 @@ from typing import Literal
 
 from schemas.errors import RecipeError
 
-Group = Literal["headline", "ablation", "budget", "exactness"]
-GROUPS: tuple[Group, ...] = ("headline", "ablation", "budget", "exactness")
+Group = Literal["headline", "ablation", "budget"]
 
 OPTIONS = "student.training.distillation"
 """Where a recipe keeps what distillers are set to."""

@@ -18,7 +18,6 @@ from cache.reading import Cache, open_cache
 from detectors.bevformer import BEVFormer
 from pipeline.dataset import chosen_scenes
 from pipeline.failures import told_clearly
-from pipeline.gains.places import TUNE_SPLIT
 from pipeline.gains.record import CurvePoint, Measured, official
 from pipeline.paths import INDEX_FOLDER
 from pipeline.recipe import Recipe
@@ -68,7 +67,7 @@ class RowJob(BaseModel):
 
 
 def training_run(job: RowJob, tables: SceneTables, out: Path) -> TrainingRun:
-    """The student's training of a job, exactly as ``train-student`` does it.
+    """The student's training of a job, exactly as ``train-student`` does it; without the scores along the way.
 
     Raises:
         CacheError: no cache where one is needed.
@@ -85,7 +84,6 @@ def training_run(job: RowJob, tables: SceneTables, out: Path) -> TrainingRun:
         out=out,
         device=CPU,
         allow_untrained_teacher=job.allow_untrained_teacher,
-        evaluate=lambda detector: score_on(detector, tables, TUNE_SPLIT, student.training.precision, out / "curve"),
     )
 
 

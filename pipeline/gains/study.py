@@ -1,5 +1,6 @@
 """Which runs a study consists of, each with its recipe and its fingerprint: pure planning, nothing is trained here."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from cache.reading import open_cache
 from pipeline.gains.fingerprint import machine_in_words, short_hash, student_hash, surroundings
 from pipeline.gains.record import RunIdentity
-from pipeline.gains.rows import Row
+from pipeline.gains.rows import CACHES, Row
 from pipeline.gains.run_row import RowJob, training_run
+from pipeline.periodic_evaluation import with_evaluation
 from pipeline.recipe import Recipe, override
 from pipeline.recipes import with_distillers, with_training
 from scenes.evaluation import require_labels
@@ -183,8 +185,10 @@ def _try(run: PlannedRun, tables: SceneTables) -> None:
         UserError: they cannot work; the row is named.
     """
     try:
-        training = training_run(run.job, tables, run.folder)
+        training = with_evaluation(training_run(run.job, tables, run.folder))
         check_run(training)
         distillers_of(training)
     except UserError as error:
-        raise type(error)(f"Row {run.row.name!r} of the study: {error}") from error
+        made_with = " ".join(f"--set {shlex.quote(value)}" for value in CACHES.get(run.row.cache, ()))
+        hint = f' Its cache is made with ARGS="{made_with}".' if made_with else ""
+        raise type(error)(f"Row {run.row.name!r} of the study: {error}{hint}") from error
