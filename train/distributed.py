@@ -242,8 +242,9 @@ def _contact(processes: Processes) -> Iterator[None]:
         # gloo raises bare RuntimeErrors that name its source files.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise UserError(
-            f"lost contact with the other {processes.count - 1} training processes ({str(error).splitlines()[0]}). "
+            f"lost contact with the other {processes.count - 1} training processes ({reason}). "
             "One of them has stopped, and tells why above or on its machine; or none has done anything for "
             f"{PATIENCE}. The same command goes on from the last checkpoint."
         ) from error
