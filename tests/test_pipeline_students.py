@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import Program
 from train_fakes import bev_spec, manifest_of
 from train_world import CPU, SCENES, tiny_tables
 
@@ -121,13 +120,3 @@ def test_every_student_takes_a_step(name: str, tmp_path: Path) -> None:
     train(run, reports.append, max_steps=1)
     assert reports[0].loss > 0
     assert reports[0].grad_norm > 0
-
-
-def test_a_student_that_sees_other_ground_than_the_cache_is_told(
-    tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = Program(tiny_world, tmp_path, monkeypatch)
-    program.succeeded("cache-teacher", "--untrained")
-    refused = program.refused("train-student", "--allow-untrained-teacher", "--student", "bevformer-tiny")
-    assert "student and teacher see different ground: the student's BEV covers (-51.2, " in refused
-    assert "--set student.detector.grid.extent_m" in refused
