@@ -53,20 +53,16 @@ class StepResult:
 
 
 def train_step(
-    state: TrainingState,
-    batches: Iterator[TrainingBatch],
-    left: TemporalState | None,
-    accumulate: int,
-    max_grad_norm: float,
+    state: TrainingState, batches: Iterator[TrainingBatch], left: TemporalState | None, accumulate: int, max_norm: float
 ) -> StepResult:
     """Change the learner by the next batches, at the learning rate that the optimiser holds.
 
     Args:
         state: what is changed; as it was before the step if this one fails by a ``UserError``.
-        batches: what to learn from; each is let go of before the next is taken.
+        batches: what to learn from; each is done with before the next is taken.
         left: the memory that the batch before has left.
         accumulate: batches to take, at least 1.
-        max_grad_norm: gradients are scaled down to this norm.
+        max_norm: gradients are scaled down to this norm.
 
     Raises:
         NotFiniteError: a prediction, a loss term or the gradients are not finite.
@@ -89,7 +85,7 @@ def train_step(
             for name, value in numbers.items():
                 terms[name] = terms.get(name, 0.0) + value / accumulate
         with _timed(seconds, "backward"):
-            grad_norm = _update(state, tokens, max_grad_norm)
+            grad_norm = _update(state, tokens, max_norm)
     assert left is not None
     return StepResult(terms, grad_norm, seconds, len(tokens) * state.processes.count, batch.after, left)
 
