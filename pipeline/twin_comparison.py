@@ -46,7 +46,9 @@ def show_comparison(students: tuple[Student, ...], found: Pair, data_root: Path,
     with whole_file(folder / COMPARISON_FILE) as file:
         file.write(json.dumps(_document(distilled, found), indent=2).encode())
     if pictures:
-        nds = ", ".join(f"{student.label} {each.score.nds:.3f}" for student, each in zip(students, found, strict=True))
+        nds = ", ".join(
+            f"{student.label} {each.score.nds:.3f}" for student, each in zip(students[::-1], found[::-1], strict=True)
+        )
         heading = f"{distilled.recipe.student.name} on {found[0].score.split}, NDS: {nds}; one seed ({seed})"
         sheet = SheetStyle(heading, distilled.recipe.student.detector.grid, data_root)
         predictions = [Prediction(twin.label, found[1].frames), Prediction(distilled.label, found[0].frames)]

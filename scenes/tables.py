@@ -111,6 +111,15 @@ def _warn(data_root: Path, index: SceneIndex) -> None:
             silent[0],
             data_root / "can_bus",
         )
+    boxes_before = index.box_start[index.scene_start]
+    empty = [name for name, boxes in zip(names, np.diff(boxes_before).tolist(), strict=True) if boxes == 0]
+    if empty and index.has_labels:
+        _LOGGER.warning(
+            "%s without a single annotated object of the ten classes (%s): they teach, and score, that nothing is "
+            "there. Leave them out with --scenes or a split of your own if that is not so.",
+            _count(empty, names),
+            empty[0],
+        )
 
 
 def _count(some: list[str], every: list[str]) -> str:

@@ -135,7 +135,7 @@ def test_a_file_where_a_folder_is_wanted(program: Program, weights: str) -> None
 
 
 def test_the_recipe_stands_beside_a_score(program: Program, weights: str) -> None:
-    program.succeeded("evaluate", "--checkpoint", weights, "--out", "score", "--pictures", "0")
+    program.succeeded("evaluate", "--checkpoint", weights, "--out", "score")
     files = {"recipe.yaml", "score.json", "scores.csv", "submission.json"}
     assert {path.name for path in Path("score").iterdir()} == files
 

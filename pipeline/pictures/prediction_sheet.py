@@ -24,7 +24,7 @@ _BETWEEN_MAPS_IN = 0.5
 _BETWEEN_CAMERAS_IN = 0.06
 _TOP_IN = 0.78
 _CAMERA_SHAPE = 9 / 16
-_DPI = 110
+_DPI = 110.0
 _KEPT = "Shown of each class: the best detections of the split, as many as it has annotations."
 _LEGEND = {"facecolor": "0.62", "edgecolor": "none", "fancybox": False, "fontsize": 7.5, "borderaxespad": 0.0}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.pictures.canvas import Canvas
@@ -18,11 +19,13 @@ _COLUMNS = 4
 _PANEL_IN = (3.0, 1.75)
 _GAP_IN = (0.62, 0.62)
 _TOP_IN = 0.75
-_DPI = 110
+_DPI = 110.0
 _SMOOTHED_OVER = 0.05
 """Share of a curve's points that the thick line is a mean over, weights falling off exponentially."""
 _SHOWN_QUANTILE = 0.98
-"""The largest values of a curve lie above its panel: the first steps would squeeze all others."""
+"""The largest values of a long curve lie above its panel: the first steps would squeeze all others."""
+_LONG = 50
+"""Points that make a curve long."""
 _COLORS = ("#d95f02", "#1f78b4")
 """Of the first run, and of its twin."""
 
@@ -66,15 +69,15 @@ def run_curves(folder: Path) -> dict[str, Curve]:
     """
     files = RunFolder(folder)
     entries = [_quantities(entry) for entry in _lines(files.metrics)]
-    entries += [{"step": entry["step"], "NDS": entry["nds"]} for entry in _lines(files.scores)]
+    entries += [{"step": float(entry["step"]), "NDS": float(entry["nds"])} for entry in _lines(files.scores)]
     names = {name for entry in entries for name in entry} - {"step"}
     return {name: _curve(entries, name) for name in names}
 
 
 def _quantities(entry: Mapping[str, Any]) -> dict[str, float]:
     terms = {name: value for name, value in entry["terms"].items() if value is not None}
-    detection = sum(value for name, value in terms.items() if name.startswith("detection/"))
-    others = {"step": entry["step"], "all detection terms": detection, "learning rate": entry["lr"]}
+    detection = sum(float(value) for name, value in terms.items() if name.startswith("detection/"))
+    others = {"step": float(entry["step"]), "all detection terms": detection, "learning rate": entry["lr"]}
     if entry["grad_norm"] is not None:
         others["gradient norm"] = entry["grad_norm"]
     return others | terms
@@ -104,10 +107,13 @@ def _draw_panel(axes: Axes, name: str, curves: Sequence[Curve | None]) -> None:
         steps, values = curve
         axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.35)
         axes.plot(steps, _smoothed(values), color=color, linewidth=1.6)
-        shown.extend((float(np.quantile(values, 1 - _SHOWN_QUANTILE)), float(np.quantile(values, _SHOWN_QUANTILE))))
+        shown.extend((float(values.min()), float(np.quantile(values, _SHOWN_QUANTILE if len(values) >= _LONG else 1))))
     low, high = min(shown), max(shown)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axes.yaxis.get_offset_text().set_fontsize(6.5)
     axes.set_title(name, fontsize=8, pad=3)
     axes.set_xlabel("step", fontsize=7, labelpad=1)
     axes.tick_params(labelsize=6.5, length=2, pad=1.5)
