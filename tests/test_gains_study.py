@@ -16,7 +16,8 @@ from pipeline.recipes import load_recipe
 from scenes.scene_tables import SceneTables
 from schemas.errors import CacheError, RecipeError
 
-RECIPE = load_recipe("demo", [*SMALL_TEACHER, "student.training.steps=100", "student.training.history_from_step=40"])
+ASSIGNMENTS = (*SMALL_TEACHER, "student.training.steps=100", "student.training.history_from_step=40")
+RECIPE = load_recipe("demo", ASSIGNMENTS)
 NONE, FEATURE = chosen_rows(("none", "feature"))
 
 
@@ -129,6 +130,17 @@ def test_another_setting_is_another_row_of_the_same_study(options: StudyOptions,
     assert other[0].identity.study == first[0].identity.study
     assert by_name(other)["none"] == by_name(first)["none"]
     assert by_name(other)["feature"] != by_name(first)["feature"]
+
+
+def test_settings_that_a_row_does_not_read_do_not_count(options: StudyOptions, tables: SceneTables) -> None:
+    """Tuning one distiller must not have the others, or ``none``, trained again."""
+    before = plan_runs(replace(options, label="a"), tables)
+    tried = "student.training.distillation.feature.weight=0.5"
+    base = load_recipe("demo", [*ASSIGNMENTS, tried])
+    after = plan_runs(replace(options, recipe=base, label="b", assignments=(tried,)), tables)
+    assert after[0].identity.study == before[0].identity.study
+    assert by_name(after)["none"] == by_name(before)["none"]
+    assert by_name(after)["feature"] != by_name(before)["feature"]
 
 
 def test_another_budget_or_split_is_another_study(options: StudyOptions, tables: SceneTables) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.recipe import Recipe
 from scenes.synthetic.options import GENERATOR_VERSION
+from train.distiller_catalogue import needs_cache
 from train.initialisation import identity_of
 
 STUDY_VERSION = 1
@@ -34,17 +35,20 @@ def student_hash(recipe: Recipe, *, distilled: bool) -> str:
 
     Args:
         recipe: with the student.
-        distilled: whether the distillers and their settings count.
+        distilled: whether the distillers count, with the settings that they read; those of others never do.
 
     Raises:
         CheckpointError: a file of initial weights cannot be read; it counts by its content.
     """
-    training: dict[str, Any] = recipe.student.training.what_changes_numbers()
-    counting = {
-        name: value for name, value in training.items() if name != "seed" and (distilled or name != "distillation")
-    }
+    training = recipe.student.training
+    numbers: dict[str, Any] = training.what_changes_numbers()
+    options = numbers.pop("distillation")
+    del numbers["seed"]
+    if distilled and needs_cache(training.distillation.names):
+        read = {"names", "weighting", "inherit", *(name.replace("-", "_") for name in training.distillation.names)}
+        numbers["distillation"] = {name: value for name, value in options.items() if name in read}
     detector = recipe.student.detector.model_dump(mode="json")
-    return short_hash({"detector": detector, "training": counting, "init": identity_of(recipe.student.training.init)})
+    return short_hash({"detector": detector, "training": numbers, "init": identity_of(training.init)})
 
 
 def surroundings(recipe: Recipe, tables_sha256: str, split: str) -> Mapping[str, Any]:

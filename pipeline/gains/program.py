@@ -86,8 +86,9 @@ def gains(choice: GainsChoice) -> None:
     try:
         conduct(options, runs, places.rows)
     finally:
-        if places.rows.exists():
-            write_report(places, runs[0].identity.study)
+        study = runs[0].identity.study
+        if any(record.study == study for record in read_records(places.rows)):
+            write_report(places, study)
 
 
 def report(recipe_name: str, assignments: Sequence[str]) -> None:
