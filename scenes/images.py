@@ -121,14 +121,12 @@ def _preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, target:
 def _preprocess_floats(pixels: NDArray[np.float32], preprocessing: Preprocessing, target: NDArray[np.float32]) -> None:
     """As ``_preprocess``, of pixels of any value, which are used up: no table can hold those."""
     rows, cols = preprocessing.resized_hw(*pixels.shape[:2])
-    if preprocessing.color_order == "bgr":
-        cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels)
-    cv2.subtract(pixels, np.array([preprocessing.mean], dtype=np.float64), dst=pixels)
-    cv2.multiply(pixels, 1 / np.array([preprocessing.std], dtype=np.float64), dst=pixels)
+    from_red = slice(None) if preprocessing.color_order == "rgb" else slice(None, None, -1)
+    cv2.subtract(pixels, np.array([preprocessing.mean[from_red]], dtype=np.float64), dst=pixels)
+    cv2.multiply(pixels, 1 / np.array([preprocessing.std[from_red]], dtype=np.float64), dst=pixels)
     if pixels.shape[:2] != (rows, cols):
         pixels = np.asarray(cv2.resize(pixels, (cols, rows), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-    for channel, plane in enumerate(target):
-        cv2.extractChannel(pixels, channel, dst=plane[:rows, :cols])
+    cv2.split(pixels, [plane[:rows, :cols] for plane in target[from_red]])
 
 
 @lru_cache(maxsize=8)
