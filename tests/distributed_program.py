@@ -20,6 +20,7 @@ from train_world import CPU, SCENES, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache, open_cache
 from detectors.bevformer import BEVFormer
+from detectors.config import SmallBackboneConfig
 from detectors.outputs import DetectorFeatures
 from scenes.scene_tables import SceneTables
 from schemas.boxes import Boxes, empty_boxes
@@ -42,6 +43,9 @@ from train.query_branch import QueryBranchOptions
 from train.run import TrainingRun, distillers_of
 from train.stream import StreamOptions, TargetWindow, TeacherStream
 
+BATCH_NORMED = tiny_config().model_copy(
+    update={"backbone": SmallBackboneConfig(channels=(8, 8, 8, 16), blocks=(1, 1, 1), norm="batch")}
+)
 BRANCH = QueryBranchOptions(queries=12, layers=2, heads=2, ffn_channels=16, dropout=0.0)
 FD3D = FD3DOptions(mask_ratio=0.0, min_score=0.0, branch=BRANCH)
 CASES: Mapping[str, DistillationOptions] = {
@@ -168,7 +172,7 @@ class Checks:
 
     def run(self, out: str, **changes: Any) -> OddRun:
         fields = {
-            "detector": tiny_detector(),
+            "detector": tiny_detector(BATCH_NORMED),
             "tables": self.tables,
             "scene_names": SCENES,
             "cache": self.cache,
@@ -190,6 +194,7 @@ class Checks:
         return {
             "whole": _hash(whole),
             "halves": _hash(halves),
+            "statistics": [_hash(run, buffers=True) for run in (whole, halves)],
             "random": int(random.long().sum()),
         }
 
@@ -248,8 +253,10 @@ def ignore(report: StepReport) -> None:
     """Draw nothing."""
 
 
-def _hash(run: TrainingRun) -> str:
-    return weights_sha256((name, values.numpy()) for name, values in run.detector.state_dict().items())
+def _hash(run: TrainingRun, *, buffers: bool = False) -> str:
+    """Of a trained detector's parameters, or of the running statistics of its batch norms."""
+    named = run.detector.named_buffers() if buffers else run.detector.named_parameters()
+    return weights_sha256((name, values.detach().numpy()) for name, values in named)
 
 
 def main(folder: Path) -> None:

@@ -194,11 +194,11 @@ def joined_processes(environment: Mapping[str, str], device: str) -> Iterator[Pr
         return
     # Two backends: what is agreed on between processes stays on the CPU.
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") and torch.cuda.is_available() else "gloo"
-    with _contact(processes):
+    with _contact():
         dist.init_process_group(backend, timeout=PATIENCE)
         patient = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
     try:
-        with _contact(processes):
+        with _contact():
             yield Processes(processes.rank, processes.count, processes.local_rank, patient)
     except (StoppedTogetherError, KeyboardInterrupt) as error:
         if processes.is_first:
@@ -234,7 +234,7 @@ def _listed(given: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _contact(processes: Processes) -> Iterator[None]:
+def _contact() -> Iterator[None]:
     """Say in words that the others do not answer."""
     try:
         yield
@@ -244,7 +244,7 @@ def _contact(processes: Processes) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise UserError(
-            f"lost contact with the other {processes.count - 1} training processes ({reason}). "
-            "One of them has stopped, and tells why above or on its machine; or none has done anything for "
-            f"{PATIENCE}. The same command goes on from the last checkpoint."
+            f"lost contact with the other training processes ({reason}). One of them has stopped, and tells why above or "
+            f"on its machine; or one did nothing for {PATIENCE.total_seconds() / 60:.0f} minutes. The same command goes "
+            "on from the last checkpoint."
         ) from error
