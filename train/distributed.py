@@ -244,7 +244,7 @@ def _contact() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise UserError(
-            f"lost contact with the other training processes ({reason}). One of them has stopped, and tells why above or "
-            f"on its machine; or one did nothing for {PATIENCE.total_seconds() / 60:.0f} minutes. The same command goes "
-            "on from the last checkpoint."
+            f"lost contact with the other training processes ({reason}). One of them has stopped, and tells why above "
+            f"or on its machine; or one did nothing for {PATIENCE.total_seconds() / 60:.0f} minutes. The same command "
+            "goes on from the last checkpoint."
         ) from error
