@@ -10,9 +10,10 @@ decoded ahead by threads as the student's are; frames of history skip its decode
 distillers as float32 without leaving the device. It sees of every clip
 
 * four frames, Base's published queue;
-* for the demo, also all frames from the start of the scene on, which alone gives the targets that a cache holds: its
-  teacher streams, and the features of a stream cannot be had from a clip of four;
-* for the demo, also one frame, the least there can be: a teacher without memory.
+* for the demo, also all frames from the start of the scene on: its teacher streams, so these alone give the targets
+  that a cache holds, which cannot be had from a clip of four;
+* for the demo, also one frame, the least there can be: a teacher without memory. (Where students are trained on streams
+  too, this is also the price of a teacher that streams beside its student, which ties batches to the scenes' order.)
 
 Prints two Markdown tables: ms a step, and peak memory, each side in a process of its own.
 """
@@ -37,7 +38,7 @@ from benchmarks.rounds import figures_of_rounds, ratio, spread
 from benchmarks.small_stage import Student, fill_cache, small_world, stage_source
 from cache.reading import open_cache
 from pipeline.recipe import Recipe
-from pipeline.recipes import load_recipe, with_distillers
+from pipeline.recipes import load_recipe
 from pipeline.teacher_stage.job import settle_arithmetic
 from pipeline.teacher_stage.teacher import WeightsSource, load_detector
 from scenes.synthetic.options import TABLE_VERSION
@@ -113,16 +114,16 @@ def prepare(recipe: Recipe, device: torch.device, folder: Path, chosen: argparse
     fill_cache(stage_source(recipe, tables, UNTRAINED, device), folder / "cache")
 
 
-def chosen_recipe(name: str, distillers: str | None) -> Recipe:
+def chosen_recipe(name: str, assignments: Sequence[str]) -> Recipe:
     """The recipe; its student sees history from the first step on, as for most of a long training."""
-    recipe = with_distillers(load_recipe(name), () if distillers is None else tuple(distillers.split(",")))
+    recipe = load_recipe(name, assignments)
     training = recipe.student.training.model_copy(update={"history_from_step": 0})
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": training})})
 
 
 def compare(name: str, device: torch.device, chosen: argparse.Namespace) -> tuple[list[Comparison], tuple[str, ...]]:
     """The rows of one recipe on one device."""
-    recipe = chosen_recipe(name, chosen.distillers)
+    recipe = chosen_recipe(name, chosen.assignments)
     sides = (CACHED, *(DEMO_QUEUES if name == "demo" else (PUBLISHED_QUEUE,)))
     setting = f"{name}, {'+'.join(recipe.student.training.distillation.names)}, {device}"
     with scratch(chosen.folder, chosen.needed_gb) as folder:
@@ -158,7 +159,7 @@ def in_own_process(name: str, device: torch.device, side: str, folder: Path, cho
     """``peak_mb`` of a fresh interpreter."""
     command = [sys.executable, "-m", "benchmarks.online_teacher", "--worker", side, "--folder", str(folder)]
     command += ["--recipe", name, "--device", str(device), "--threads", str(chosen.threads)]
-    command += [] if chosen.distillers is None else ["--distillers", chosen.distillers]
+    command += [part for assignment in chosen.assignments for part in ("--set", assignment)]
     finished = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ, check=True, text=True)
     return float(finished.stdout)
 
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__, rounds=5)
     parser.add_argument("--recipe", help="default: demo, and bevformer-base where there is a GPU")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--distillers", help="default: the recipe's")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], help="dotted.key=value of the recipe")
     parser.add_argument("--threads", type=int, default=2, help="processors, and torch's threads")
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20, help="keyframes in a scene")
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settle_arithmetic()
     if chosen.worker is not None:
         device = torch.device(chosen.device)
-        steps = StudentSteps(chosen_recipe(chosen.recipe, chosen.distillers), device, chosen.folder)
+        steps = StudentSteps(chosen_recipe(chosen.recipe, chosen.assignments), device, chosen.folder)
         print(peak_mb(steps, chosen.worker, device))
         return
     _print(chosen)
