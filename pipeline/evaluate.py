@@ -140,6 +140,8 @@ def score_detector(name: str, detector: BEVFormer, evaluation: Evaluation) -> Ev
         heading = f"{name} on {split}: NDS {score.nds:.3f}, mAP {score.mean_ap:.3f}"
         sheet = SheetStyle(heading, detector.config.grid, tables.data_root)
         draw_frames([Prediction(name, frames)], evaluation.pictures, sheet, out / PICTURES_FOLDER)
+    if not any(len(frame.annotated) for frame in frames):
+        console.print(f"There is no annotated object in {split}: whatever a detector does, its score is zero.")
     write_score(out, score, evaluated.conditions, _identity(evaluation))
     print_evaluated(name, evaluated)
     kinds = "Submission, scores, plots and pictures" if evaluation.pictures else "Submission and scores"
