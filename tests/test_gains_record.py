@@ -34,6 +34,7 @@ def test_a_run_made_again_takes_its_place(tmp_path: Path) -> None:
         add_record(path, made_up("none", 0, nds))
     add_record(path, made_up("none", 0, 0.3, study="bbbb"))
     assert [run.nds for run in read_records(path)] == [0.2, 0.3]
+    assert list(tmp_path.iterdir()) == [path], "the folder is the repository's: nothing else is left there"
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The report, from made-up runs: means, differences, losses, what is missing, and what does not count."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.gains.record import CurvePoint, Record, add_record
 from pipeline.gains.report import verdict, write_report
 from pipeline.gains.rows import ROWS
 from pipeline.gains.summary import summarise
+from pipeline.gains.teacher_scores import file_teacher_score, read_teacher_scores
 from schemas.errors import DataError
 
 GAINS = {"feature": 0.01, "tempdistiller": 0.05, "pkd": -0.02}
@@ -102,6 +104,20 @@ def test_pictures_and_the_teachers_rows(places: Places) -> None:
     for name in ("results-gains.png", "results-curves.png"):
         assert f"({name})" in text
         assert (places.page.parent / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_teachers_score_is_filed_from_its_evaluation(tmp_path: Path) -> None:
+    errors = {"mATE": 0.6, "mASE": 0.3, "mAOE": 0.4, "mAVE": 0.5, "mAAE": 0.2}
+    score, path = tmp_path / "score.json", tmp_path / "results" / "teacher.csv"
+    for row, nds in (("teacher", 0.1), ("teacher-no-history", 0.2), ("teacher", 0.3)):
+        score.write_text(json.dumps({"split": "val", "nds": nds, "mean_ap": 0.25, "tp_errors": errors, "samples": 9}))
+        file_teacher_score(path, row, score, "how, and why")
+    filed = read_teacher_scores(path)
+    assert [(known.row, known.nds, known.mave) for known in filed] == [
+        ("teacher-no-history", 0.2, 0.5),
+        ("teacher", 0.3, 0.5),
+    ]
+    assert filed[0].note == "how, and why"
 
 
 def test_links_lead_to_the_raw_numbers(places: Places) -> None:

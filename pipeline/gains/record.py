@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,12 +187,14 @@ def add_record(path: Path, record: Record) -> None:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Nobody else on this machine adds to the file within the block."""
+    """Nobody else on this machine adds to files of the same folder within the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = path.with_name(f".{path.name}.lock")
-    with lock_path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def _order(record: Record) -> tuple[object, ...]:

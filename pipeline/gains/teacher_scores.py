@@ -1,11 +1,18 @@
-"""The teacher's own rows: scores that are filed by hand, once, with how each was made."""
+"""The teacher's own rows: each is scored once by ``make evaluate`` and filed by hand, with how it was made.
+
+python -m pipeline.gains.teacher_scores results/demo/teacher.csv teacher path/to/score.json "as it filled the cache"
+"""
 
 import csv
+import io
+import json
+import sys
 from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
 from pipeline.gains.record import SCORES, OfficialScores
+from scenes.whole_file import whole_file
 from schemas.errors import DataError
 
 STUDENTS_EQUAL = "teacher"
@@ -39,3 +46,28 @@ def read_teacher_scores(path: Path) -> tuple[TeacherScore, ...]:
                 f"{path}: column {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}. "
                 f"Expected the columns row,split,{','.join(SCORES)},note."
             ) from error
+
+
+def file_teacher_score(path: Path, row: str, score_file: Path, note: str) -> None:
+    """Add a row from the ``score.json`` of an evaluation, in the place of one of the same name.
+
+    Raises:
+        DataError: the file of rows is damaged.
+    """
+    score = json.loads(score_file.read_text())
+    errors = {name.lower(): value for name, value in score["tp_errors"].items()}
+    filed = TeacherScore(row=row, split=score["split"], note=note, nds=score["nds"], map=score["mean_ap"], **errors)
+    kept = [known for known in read_teacher_scores(path) if known.row != row]
+    columns = ("row", "split", *SCORES, "note")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for known in (*kept, filed):
+        values = (getattr(known, column) for column in columns)
+        writer.writerow([round(value, 6) if isinstance(value, float) else value for value in values])
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+if __name__ == "__main__":
+    file_teacher_score(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4])
