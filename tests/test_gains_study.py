@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from gains_records import made_up
 from stage_runs import SMALL_TEACHER, cached_serially, choice_of
 
@@ -11,10 +12,12 @@ from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import standing
 from pipeline.gains.record import Record, add_record, read_records
 from pipeline.gains.rows import CACHES, ROWS, Row, chosen_rows
+from pipeline.gains.run_row import training_run
 from pipeline.gains.study import PlannedRun, StudyOptions, plan_runs, row_recipe
 from pipeline.recipes import load_recipe
 from scenes.scene_tables import SceneTables
 from schemas.errors import CacheError, RecipeError
+from train.run import clip_plan
 
 ASSIGNMENTS = (*SMALL_TEACHER, "student.training.steps=100", "student.training.history_from_step=40")
 RECIPE = load_recipe("demo", ASSIGNMENTS)
@@ -105,6 +108,20 @@ def test_runs_come_seed_by_seed(options: StudyOptions, tables: SceneTables) -> N
     assert [run.name for run in runs] == ["none, seed 2", "feature, seed 2", "none, seed 4", "feature, seed 4"]
     assert len({run.folder for run in runs}) == 4
     assert [run.job.recipe.student.training.seed for run in runs] == [2, 2, 4, 4]
+
+
+def test_rows_of_one_seed_are_pairs(options: StudyOptions, tables: SceneTables) -> None:
+    """The same first weights and the same order of clips, with a cache and without; other ones for another seed."""
+    ours, theirs, other = (
+        training_run(run.job, tables, run.folder) for run in plan_runs(replace(options, seeds=(1, 2)), tables)[:3]
+    )
+    assert ours.cache is None
+    assert theirs.cache is not None
+    weights, partner = ours.detector.state_dict(), theirs.detector.state_dict()
+    assert all(torch.equal(value, partner[name]) for name, value in weights.items())
+    assert not all(torch.equal(value, other.detector.state_dict()[name]) for name, value in weights.items())
+    plans = [[clip_plan(run).epoch(epoch) for epoch in (0, 5)] for run in (ours, theirs, other)]
+    assert plans[0] == plans[1] != plans[2]
 
 
 def test_tuning_has_seeds_of_its_own(options: StudyOptions, tables: SceneTables) -> None:
