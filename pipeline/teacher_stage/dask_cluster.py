@@ -23,7 +23,8 @@ from pipeline.teacher_stage.engine import EngineChoice
 from schemas.errors import UserError
 
 _CONNECT_S = 10.0
-_CLOSE_S = 30.0
+_CLOSE_S = 120.0
+"""A worker that is just starting, after another was killed, is closed only when it is up, which a busy machine delays."""
 _DEATHS_ALLOWED = 1
 """A scene's workers that may die before dask gives the scene up, on a cluster made here."""
 
