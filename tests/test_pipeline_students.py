@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_fakes import bev_spec, manifest_of
+from train_fakes import bev_spec, boxes_of, manifest_of, random_student, stored_targets
 from train_world import CPU, SCENES, tiny_tables
 
 from detectors.catalogue import DETECTORS, bevformer_base, build
+from detectors.config import BEVFormerConfig
 from detectors.teacher_features import feature_specs
 from pipeline.paths import cache_folder, student_folder
 from pipeline.recipes import RECIPES, load_recipe
@@ -17,7 +18,7 @@ from scenes.photometric import PhotometricOptions
 from schemas.errors import RecipeError
 from schemas.features import FeatureSpec
 from train.distiller_catalogue import DISTILLERS, DistillationOptions, build_distillers
-from train.distillers.base import DistillationSetting
+from train.distillers.base import DistillationSetting, GroundTruth
 from train.inheritance import PARTS
 from train.loop import train
 from train.metrics_log import StepReport
@@ -37,11 +38,9 @@ TEMPORAL_TARGET = bev_spec(*BASE.grid.shape, BASE.embed_dims).model_copy(update=
 MANIFEST = manifest_of((*feature_specs(BASE), TEMPORAL_TARGET, OBJECT_FEATURES), BASE.grid)
 
 
-@pytest.mark.parametrize("distiller", [name for name in DISTILLERS if name != "none"])
-@pytest.mark.parametrize("name", STUDENTS)
-def test_every_distiller_teaches_every_student_of_base(name: str, distiller: str) -> None:
-    student = DETECTORS[name]()
-    setting = DistillationSetting(
+def setting_of(student: BEVFormerConfig) -> DistillationSetting:
+    """What a student of Base brings to its distillers."""
+    return DistillationSetting(
         student_grid=student.grid,
         student_channels=student.embed_dims,
         teacher=MANIFEST,
@@ -49,7 +48,12 @@ def test_every_distiller_teaches_every_student_of_base(name: str, distiller: str
         student_temporal=(student.encoder.heads, student.encoder.temporal_points),
         student_heatmap=student.head.heatmap_queries,
     )
-    distillers = build_distillers(DistillationOptions(names=(distiller,)), setting)
+
+
+@pytest.mark.parametrize("distiller", [name for name in DISTILLERS if name != "none"])
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_distiller_teaches_every_student_of_base(name: str, distiller: str) -> None:
+    distillers = build_distillers(DistillationOptions(names=(distiller,)), setting_of(DETECTORS[name]()))
     assert set(distillers.requires) <= set(load_recipe("bevformer-base").cache.features)
 
 
@@ -107,6 +111,20 @@ def test_published_recipes_augment_as_published_and_the_demo_does_not() -> None:
         published = name != "demo"
         assert (student.training.augmentation.photometric == PhotometricOptions()) == published
         assert student.detector.grid_mask_probability == (0.7 if published else 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDENTS)
+def test_all_distillers_at_full_size_give_every_student_finite_losses(name: str) -> None:
+    names = tuple(distiller for distiller in DISTILLERS if distiller != "none")
+    student = DETECTORS[name]()
+    distillers = build_distillers(DistillationOptions(names=names), setting_of(student))
+    specs = tuple(spec for spec in MANIFEST.features if spec.name in distillers.requires)
+    targets = stored_targets(specs, BASE.grid, 1, distillers.teacher_frames)
+    boxes = boxes_of([[10, 5, -1, 2, 4.6, 1.7, 0.3, 1, 0], [-30, -12, -1, 2.9, 12, 3.8, 1.2, 3, 3]])
+    terms = distillers.losses(random_student(student, 1), targets, GroundTruth((boxes,)))
+    assert {term.partition("/")[0] for term in terms} == set(names)
+    assert [term for term, value in terms.items() if not value.isfinite()] == []
 
 
 @pytest.mark.slow
