@@ -24,7 +24,7 @@ from schemas.errors import UserError
 
 _CONNECT_S = 10.0
 _CLOSE_S = 120.0
-"""A worker that is just starting, after another was killed, is closed only when it is up, which a busy machine delays."""
+"""A worker that is just starting, after another was killed, closes only when it is up; a busy machine delays that."""
 _DEATHS_ALLOWED = 1
 """A scene's workers that may die before dask gives the scene up, on a cluster made here."""
 
