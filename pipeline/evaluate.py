@@ -25,6 +25,7 @@ from pipeline.matching import MatchedFrame, match_split
 from pipeline.paths import student_folder, student_weights, teacher_folder, teacher_weights
 from pipeline.pictures.prediction_sheet import Prediction, SheetStyle, draw_frames
 from pipeline.recipe import Recipe, write_recipe
+from pipeline.shipped_weights import finished_teacher
 from scenes.evaluation import evaluate, require_labels
 from scenes.scene_tables import SceneTables
 from scenes.score import Score
@@ -111,7 +112,7 @@ def evaluate_checkpoint(job: EvaluationJob) -> Evaluated:
     tables = open_data(job.recipe, job.choice)
     split = job.choice.split or validation_split(tables.version)
     require_labels(tables, split)
-    out = job.out or weights.parent / f"evaluation-{job.model}"
+    out = job.out or _default_folder(job, weights)
     detector = build(part.detector)
     console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
     write_recipe(job.recipe, out)  # now, so that a folder that cannot be written is told before hours of inference
@@ -181,14 +182,24 @@ def print_evaluated(name: str, evaluated: Evaluated) -> None:
 
 
 def _trained_weights(job: EvaluationJob) -> Path:
-    is_teacher = job.model == "teacher"
-    weights = teacher_weights(teacher_folder(job.recipe)) if is_teacher else student_weights(student_folder(job.recipe))
+    """The weights that training left, or those of a teacher that come with the program."""
+    if job.model == "teacher":
+        expected, command = teacher_weights(teacher_folder(job.recipe)), "make demo-teacher"
+        weights = finished_teacher(job.recipe) or expected
+    else:
+        expected, command = student_weights(student_folder(job.recipe)), "make train-student"
+        weights = expected
     if not weights.exists():
-        command = "make demo-teacher" if is_teacher else "make train-student"
         raise CheckpointError(
-            f"No {job.model} weights at {weights}: run `{command}` first, or give CHECKPOINT=/path/to/file."
+            f"No {job.model} weights at {expected}: run `{command}` first, or give CHECKPOINT=/path/to/file."
         )
     return weights
+
+
+def _default_folder(job: EvaluationJob, weights: Path) -> Path:
+    """Beside the weights that were asked for; in the training's folder for all others, wherever they lie."""
+    trained = teacher_folder(job.recipe) if job.model == "teacher" else student_folder(job.recipe)
+    return (weights.parent if job.checkpoint else trained) / f"evaluation-{job.model}"
 
 
 def _detections(name: str, detector: BEVFormer, evaluation: Evaluation) -> dict[str, Boxes]:

@@ -140,6 +140,18 @@ def test_the_recipe_stands_beside_a_score(program: Program, weights: str) -> Non
     assert {path.name for path in Path("score").iterdir()} == files
 
 
+def test_a_teacher_that_comes_with_the_program_is_scored_in_the_folder_of_its_training(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = program.refused("evaluate", "--model", "teacher")
+    assert "No teacher weights at out/demo/teacher/teacher.safetensors: run `make demo-teacher` first" in refused
+    program.succeeded("demo-teacher", "--out", "elsewhere", "--max-steps", "2")
+    shipped = Path("elsewhere/teacher.safetensors")
+    monkeypatch.setattr("pipeline.evaluate.finished_teacher", lambda _recipe: shipped)
+    assert f"demo-teacher: {shipped}: " in program.succeeded("evaluate", "--model", "teacher")
+    assert Path("out/demo/teacher/evaluation-teacher/score.json").exists()
+
+
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match=r"--device cuda: this machine has no usable CUDA device; use --device cpu"):
