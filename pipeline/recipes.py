@@ -51,10 +51,10 @@ def demo() -> Recipe:
             name="demo-teacher",
             detector=demo_teacher(),
             training=TrainOptions(
-                steps=16_000,
+                steps=10_000,
                 batch_size=4,
                 clips=ClipOptions(mode="stream"),
-                history_from_step=4000,
+                history_from_step=2500,
                 precision="bfloat16",
                 optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=500,
