@@ -76,7 +76,7 @@ def test_a_real_scene_is_counted_and_timed(tiny_world: Path, tmp_path: Path) -> 
 @pytest.mark.usefixtures("roomy")
 def test_the_embedded_world_need_not_be_there(tmp_path: Path) -> None:
     printed = planned(*SMALL, "--time-frames", "1")
-    assert "1,600 frames in 80 scenes │ the recipe's world, to be made" in printed
+    assert "3,200 frames in 160 scenes │ the recipe's world, to be made" in printed
     assert "black images, as there are no data" in printed
     assert list(tmp_path.iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_numbers_that_nobody_knows() -> None:
 
 def test_the_worlds_own_splits() -> None:
     counts = count_frames(load_recipe("demo"), DataChoice(split="val"), None, None)
-    assert sum(counts.lengths.values()) == 300
+    assert sum(counts.lengths.values()) == 400
 
 
 @pytest.mark.parametrize(
