@@ -14,7 +14,7 @@ from pipeline.dataset import DataChoice, chosen_scenes, chosen_split, open_data
 from pipeline.evaluate import Evaluation, score_detector
 from pipeline.paths import teacher_folder, teacher_weights
 from pipeline.recipe import Recipe
-from pipeline.shipped_weights import DEMO_TEACHER, finished_teacher, ship, shipped
+from pipeline.shipped_weights import finished_teacher, ship, shipped
 from pipeline.training import seeded_detector, train_with_progress
 from scenes.splits import validation_split
 from schemas.errors import CheckpointError, RecipeError
@@ -32,9 +32,9 @@ def teacher_checkpoint(recipe: Recipe, choice: DataChoice, device: torch.device)
         return None
     finished = finished_teacher(recipe)
     if finished is None:
-        came_with = shipped(DEMO_TEACHER)
+        came_with = shipped(recipe.teacher.name)
         if came_with is not None:
-            differing = "; ".join(came_with.differences(recipe))
+            differing = "; ".join(came_with.differences(recipe.world, recipe.teacher))
             console.print(f"The teacher that comes with the program does not fit: {differing}.", soft_wrap=True)
         console.print("The demo's teacher is not trained yet: running `make demo-teacher` first.", style="bold")
         training_data = DataChoice(choice.data, choice.version)  # whatever split is cached, never train on val
@@ -110,5 +110,5 @@ def ship_demo_teacher(recipe: Recipe, out: Path, device: torch.device) -> None:
     for split in ("tune", validation_split(tables.version)):
         evaluation = Evaluation(tables, split, training.precision, device, out / f"evaluation-{split}")
         scores[split] = score_detector(recipe.teacher.name, detector, evaluation).score
-    kept = ship(DEMO_TEACHER, recipe, weights, scores)
+    kept = ship(recipe, weights, scores)
     console.print(f"Shipped: {kept.path} and the record beside it.", soft_wrap=True)

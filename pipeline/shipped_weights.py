@@ -1,8 +1,9 @@
 """Weights that come with the program, and the record of what they were trained on.
 
-``weights/<name>.safetensors`` holds them; ``weights/<name>.json`` beside it tells recipe, seed, scores and the version
-of the world's generator. They are used only where all of that still holds: weights of another world would run, and
-quietly teach nonsense.
+``detectors/shipped_weights/<name>.safetensors`` holds them; ``<name>.json`` beside it tells recipe, seed, scores and
+the version of the world's generator. They are used only where that still holds: weights of another world would run, and
+quietly teach nonsense. There are two: the demo's teacher, and a detector that never saw a teacher, which the demo's
+students start from.
 """
 
 import json
@@ -14,16 +15,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from detectors.shipped import FOLDER, PREFIX, shipped_file
 from pipeline.paths import teacher_folder, teacher_weights
 from pipeline.recipe import Recipe, TeacherRecipe
 from scenes.score import Score
 from scenes.synthetic.options import GENERATOR_VERSION, WorldOptions
 from scenes.whole_file import whole_file
-from schemas.errors import CheckpointError
+from schemas.errors import CheckpointError, RecipeError
 from schemas.manifest import differing_fields
 
-FOLDER = Path(__file__).parent / "weights"
-DEMO_TEACHER = "demo-teacher"
 SCENE_COUNTS = {"train_scenes", "tune_scenes", "val_scenes"}
 """A scene depends on its name alone, so a world of fewer or more scenes is the same world."""
 
@@ -40,26 +40,30 @@ class ShippedWeights:
     path: Path
     record: dict[str, Any]
 
-    def differences(self, recipe: Recipe) -> list[str]:
-        """What the recipe has otherwise than these weights were trained with: one line each, none when they fit.
+    def differences(self, world: WorldOptions | None, teacher: TeacherRecipe | None = None) -> list[str]:
+        """What is otherwise than when these weights were trained: one line each, none where they fit.
+
+        Args:
+            world: the recipe's.
+            teacher: whose weights they shall be; None for weights to start from, which may come from other scenes of a
+                world that looks the same.
 
         Raises:
             CheckpointError: the record is of another program, or damaged.
         """
-        if recipe.world is None:
+        if world is None:
             return ["the recipe has no synthetic world"]
         try:
-            teacher = TeacherRecipe.model_validate(self.record["teacher"])
-            world = WorldOptions.model_validate(self.record["world"])
+            trained = TeacherRecipe.model_validate(self.record["teacher"])
+            there = WorldOptions.model_validate(self.record["world"])
             generator = self.record["generator_version"]
         except (KeyError, ValidationError) as error:
             raise CheckpointError(f"{self.path.with_suffix('.json')} does not describe weights: {error}") from error
-        ours = {
-            "teacher": _numbers_of(recipe.teacher),
-            "world": _scenes_of(recipe.world),
-            "generator": GENERATOR_VERSION,
-        }
-        theirs = {"teacher": _numbers_of(teacher), "world": _scenes_of(world), "generator": generator}
+        ours: dict[str, Any] = {"world": _look_of(world), "generator": GENERATOR_VERSION}
+        theirs: dict[str, Any] = {"world": _look_of(there), "generator": generator}
+        if teacher is not None:
+            ours |= {"world": _scenes_of(world), "teacher": _numbers_of(teacher)}
+            theirs |= {"world": _scenes_of(there), "teacher": _numbers_of(trained)}
         return [f"{name}: {mine} here, {wrote} there" for name, mine, wrote in differing_fields(ours, theirs)]
 
 
@@ -70,7 +74,8 @@ def shipped(name: str, folder: Path = FOLDER) -> ShippedWeights | None:
         CheckpointError: only one of the two files is there, the record is no JSON, or the weights are not the recorded
             ones.
     """
-    weights, record = folder / f"{name}.safetensors", folder / f"{name}.json"
+    weights = shipped_file(name, folder)
+    record = weights.with_suffix(".json")
     if not weights.exists() and not record.exists():
         return None
     try:
@@ -99,15 +104,39 @@ def finished_teacher(recipe: Recipe) -> Path | None:
     trained_here = teacher_weights(teacher_folder(recipe))
     if trained_here.exists():
         return trained_here
-    found = shipped(DEMO_TEACHER)
-    return found.path if found is not None and not found.differences(recipe) else None
+    found = shipped(recipe.teacher.name)
+    return found.path if found is not None and not found.differences(recipe.world, recipe.teacher) else None
 
 
-def ship(name: str, recipe: Recipe, weights: Path, scores: dict[str, Score], folder: Path = FOLDER) -> ShippedWeights:
-    """Keep weights with the program.
+def check_start(start: str | None, world: WorldOptions | None) -> None:
+    """Refuse a run that would start from shipped weights of another world.
 
     Args:
-        name: of the two files.
+        start: the file that it starts from, as the recipe names it.
+        world: the recipe's.
+
+    Raises:
+        RecipeError: the world differs; each difference is named.
+        CheckpointError: there are no such weights, or they are damaged.
+    """
+    if start is None or not start.startswith(PREFIX):
+        return
+    found = shipped(start.removeprefix(PREFIX))
+    if found is None:
+        return  # the run itself says which file is missing
+    differing = found.differences(world)
+    if differing:
+        raise RecipeError(
+            f"the run shall start from {start}, weights that were trained on another world: "
+            f"{'; '.join(differing)}. Start from random weights with --set student.training.init.weights=null, or "
+            "from a file of yours with --init FILE"
+        )
+
+
+def ship(recipe: Recipe, weights: Path, scores: dict[str, Score], folder: Path = FOLDER) -> ShippedWeights:
+    """Keep weights with the program, under the name of the recipe's teacher.
+
+    Args:
         recipe: whose teacher these are.
         weights: a safetensors file.
         scores: official scores by split.
@@ -119,7 +148,7 @@ def ship(name: str, recipe: Recipe, weights: Path, scores: dict[str, Score], fol
     assert recipe.world is not None
     content = weights.read_bytes()
     record = {
-        "trained_with": "make demo-teacher",
+        "trained_with": f"make demo-teacher RECIPE={recipe.name}",
         "teacher": recipe.teacher.model_dump(mode="json"),
         "world": recipe.world.model_dump(mode="json"),
         "generator_version": GENERATOR_VERSION,
@@ -127,12 +156,12 @@ def ship(name: str, recipe: Recipe, weights: Path, scores: dict[str, Score], fol
         "scores": {split: _headline(score) for split, score in scores.items()},
         "file_sha256": sha256(content).hexdigest(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / f"{name}.safetensors") as file:
+    kept = shipped_file(recipe.teacher.name, folder)
+    with whole_file(kept) as file:
         file.write(content)
-    with whole_file(folder / f"{name}.json") as file:
+    with whole_file(kept.with_suffix(".json")) as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())
-    return ShippedWeights(folder / f"{name}.safetensors", record)
+    return ShippedWeights(kept, record)
 
 
 def _headline(score: Score) -> dict[str, float | int]:
@@ -146,6 +175,10 @@ def _numbers_of(teacher: TeacherRecipe) -> dict[str, Any]:
         "detector": teacher.detector.model_dump(mode="json"),
         "training": None if training is None else training.what_changes_numbers(),
     }
+
+
+def _look_of(world: WorldOptions) -> dict[str, Any]:
+    return world.model_dump(mode="json", include={"image_width", "image_height"})
 
 
 def _scenes_of(world: WorldOptions) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from detectors.config import BEVFormerConfig
 from pipeline.console import Tracker, console
 from pipeline.periodic_evaluation import with_evaluation
 from pipeline.recipe import Recipe, as_yaml
+from pipeline.shipped_weights import check_start
 from train.loop import TrainOutcome, train
 from train.metrics_log import StepReport
 from train.run import TrainingRun
@@ -35,6 +36,7 @@ def train_with_progress(title: str, recipe: Recipe, run: TrainingRun, max_steps:
         UserError: as ``train.loop.train``.
         KeyboardInterrupt: Ctrl-C ended the run after a whole step; its state is saved.
     """
+    check_start(run.options.init.weights, recipe.world)
     run = with_evaluation(run)
     run = replace(run, recipe_yaml=as_yaml(recipe), announce=lambda text: console.print(text, soft_wrap=True))
     total = run.options.steps if max_steps is None else min(max_steps, run.options.steps)

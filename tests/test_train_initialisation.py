@@ -146,7 +146,7 @@ def test_runs_without_files_are_what_they_were() -> None:
 
 def test_shipped_weights_are_found_wherever_the_program_is() -> None:
     with pytest.raises(
-        CheckpointError, match=r"pipeline/weights/no-such\.safetensors: the weights that this run starts"
+        CheckpointError, match=r"shipped_weights/no-such\.safetensors: the weights that this run starts"
     ):
         identity_of(InitOptions(weights="shipped:no-such"))
 

@@ -15,14 +15,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from detectors.bevformer import BEVFormer
 from detectors.initial_weights import load_backbone, load_parts
+from detectors.shipped import PREFIX, shipped_file
 from detectors.weights import COUNTER, LoadReport, load_weights
 from schemas.errors import CheckpointError
 
 BACKBONE = "img_backbone"
-SHIPPED = "shipped:"
-"""Begins the name of weights that come with the program, ``shipped:demo-teacher``, wherever that is installed."""
-
-_SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "pipeline" / "weights"
 _OPTION = "student.training.init"
 
 
@@ -30,7 +27,8 @@ class InitOptions(BaseModel):
     """Which weights a run starts from; all random by default.
 
     Attributes:
-        weights: file of a whole detector, ``.pth`` as published or ``.safetensors``; or ``shipped:NAME``.
+        weights: file of a whole detector, ``.pth`` as published or ``.safetensors``; or ``shipped:NAME``, weights that
+            come with the program, wherever that is installed.
         parts: parts of the detector that ``weights`` is for, as its entries' names begin, e.g. ``[img_backbone,
             img_neck]``. Empty: all of it, and then the file must be exactly this detector's.
         backbone: file of an image backbone that was trained for another task, under torchvision's or mmcv's names.
@@ -155,8 +153,8 @@ def _source(path: Path, fills: tuple[str, ...], report: LoadReport) -> Source:
 
 
 def _path(name: str) -> Path:
-    if name.startswith(SHIPPED):
-        return _SHIPPED_FOLDER / f"{name.removeprefix(SHIPPED)}.safetensors"
+    if name.startswith(PREFIX):
+        return shipped_file(name.removeprefix(PREFIX))
     return Path(name).expanduser()
 
 
