@@ -64,7 +64,7 @@ def test_a_wrong_override_is_told(assignment: str, message: str) -> None:
 
 
 def test_an_unknown_recipe_is_told_with_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="Unknown recipe 'dmeo': expected one of demo, bevformer-tiny"):
+    with pytest.raises(RecipeError, match="Unknown recipe 'dmeo': expected one of demo, demo-start, bevformer-tiny"):
         load_recipe("dmeo")
 
 
