@@ -87,8 +87,8 @@ def demo_start() -> Recipe:
     recipe = demo()
     training = recipe.student.training.model_copy(
         update={
-            "steps": 3000,
-            "history_from_step": 1000,
+            "steps": 2000,
+            "history_from_step": 700,
             "distillation": DistillationOptions(),
             "init": InitOptions(),
             "checkpoint_every": 500,
