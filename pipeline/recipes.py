@@ -42,7 +42,8 @@ TRAINING_FRAMES = 28_130
 def demo() -> Recipe:
     """The embedded default: a small world, a small BEVFormer, minutes on two CPU cores.
 
-    The teacher sees 128×224 images and every earlier frame of the scene; the student sees half of that resolution.
+    The teacher sees 128×224 images and every earlier frame of the scene; it comes trained, NDS 0.376, mAP 0.380 on val.
+    The student sees half of that resolution, and starts from weights that never saw a teacher (``demo-start``).
     Command: ``make cache-teacher && make train-student``. Times and scores: README.
     """
     return Recipe(
@@ -70,8 +71,9 @@ def demo() -> Recipe:
                 batch_size=4,
                 clips=ClipOptions(mode="stream"),
                 precision="bfloat16",
+                init=InitOptions(weights="shipped:demo-start"),
                 distillation=DistillationOptions(names=("fd3d-heatmap",)),
-                optimizer=OptimizerOptions(lr=3e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
+                optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=100,
             ),
         ),
@@ -81,20 +83,23 @@ def demo() -> Recipe:
 def demo_start() -> Recipe:
     """What the demo's students start from: the student itself, trained from annotations alone, before any teacher.
 
-    As an image backbone trained on other pictures is elsewhere: it spares every run of a study the same first minutes.
+    It spares every run of a study the same first minutes. After 2,000 steps: NDS 0.186, mAP 0.153 on val. From random
+    weights instead, 600 steps end at an NDS of 0.077 on tune (results/demo/tuning.csv, "from scratch").
     Command: ``make demo-teacher RECIPE=demo-start ARGS=--ship``.
     """
     recipe = demo()
-    training = recipe.student.training.model_copy(
+    training = recipe.student.training
+    alone = training.model_copy(
         update={
             "steps": 2000,
             "history_from_step": 700,
             "distillation": DistillationOptions(),
             "init": InitOptions(),
+            "optimizer": training.optimizer.model_copy(update={"lr": 3e-3}),
             "checkpoint_every": 500,
         }
     )
-    start = TeacherRecipe(name="demo-start", detector=demo_student(), training=training)
+    start = TeacherRecipe(name="demo-start", detector=demo_student(), training=alone)
     return recipe.model_copy(update={"name": "demo-start", "teacher": start})
 
 

@@ -50,17 +50,21 @@ class Row:
     cache: str = ""
 
 
+MATCHED = (f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share=0.5")
+"""Published weights are for other features and other losses; this brings every distiller to the same say."""
+
+INHERITED = f"{OPTIONS}.inherit=true"
+
 TUNED: Mapping[str, tuple[str, ...]] = {
-    # Untuned as yet: the distillers' defaults.
-    "feature": (),
-    "pkd": (),
-    "fd3d-heatmap": (),
-    "tempdistiller": (),
-    "structured-kd": (),
-    "fd3d": (),
-    "unidistill": (),
-    "temporal-attention": (),
-    "best": (),
+    "feature": MATCHED,
+    "pkd": (*MATCHED, f"{OPTIONS}.pkd.adapter=always"),
+    "fd3d-heatmap": MATCHED,
+    "tempdistiller": MATCHED,
+    "structured-kd": (*MATCHED, INHERITED),
+    "fd3d": (*MATCHED, INHERITED),
+    "unidistill": (*MATCHED, f"{OPTIONS}.unidistill.classes=each"),
+    "temporal-attention": MATCHED,
+    "best": MATCHED,
 }
 """Overrides found on the tune scenes, by row. Ablations and the longer budget inherit those of their row."""
 
