@@ -37,14 +37,14 @@ $(READY): pyproject.toml
 	@touch $@
 
 cache-teacher: ## run the teacher once over every scene and write the cache
-train-student: ## train a student from the cache, without the teacher, and score it
+train-student: ## train a student from the cache and its undistilled twin, and score both
 evaluate: ## score a detector with the official nuScenes evaluation
 plan: ## tell what a cache will cost before it is made: bytes, files, disk, hours
 verify-cache: ## check every file and every frame of a cache; damage is named
 repair-cache: ## drop exactly the damaged scenes of a cache, to be made again
 view-cache: ## show what a cache holds, as tables and pictures
 make-scenes: ## write the synthetic driving world in nuScenes form
-demo-teacher: ## train the demo's teacher on the synthetic world
+demo-teacher: ## train the teacher that the demo comes with
 gains: ## measure what each distiller gains over several seeds; writes docs/results.md
 
 $(PROGRAMS): $(READY)
