@@ -57,7 +57,7 @@ def test_a_student_inherits_and_no_teacher_is_built(
 
     monkeypatch.setattr(BEVFormer, "__init__", counted)
     taught = ("--allow-untrained-teacher", "--scenes", scene, "--distiller", "structured-kd", "--max-steps", "1")
-    sets = (*SMALL, f"{DISTILLATION}.inherit=true")
+    sets = (*SMALL, f"{DISTILLATION}.inherit=true", "--set=student.training.init.weights=null")
     narrow = program.refused("train-student", *taught, "--out", "out/narrow", sets=(*sets, *NARROW))
     assert "bev_embedding.weight: it has the shape [1600, 64] in the teacher and [1600, 32] in the student" in narrow
 
