@@ -66,7 +66,7 @@ def test_a_bad_image_in_the_middle_of_a_run(
 
     for printed, split in (
         (program.refused("cache-teacher", "--untrained", "--cache", "other"), "train"),
-        (program.refused("train-student", ALLOW), "train"),
+        (program.refused("train-student", ALLOW, "--set", "student.training.clips.mode=consecutive"), "train"),
         (program.refused("evaluate", "--checkpoint", weights, "--out", "score"), "val"),
     ):
         assert f"sample {frames[split].sample_token} ({frames[split].scene_name}), CAM_BACK: " in printed
@@ -169,6 +169,7 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_teacher_never_sees_the_split_that_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     choices: list[DataChoice] = []
+    monkeypatch.setattr(demo_teacher, "finished_teacher", lambda _recipe: None)
     monkeypatch.setattr(demo_teacher, "train_demo_teacher", lambda _recipe, choice, *_: choices.append(choice))
     asked = DataChoice(Path("data"), "v1.0-mini", "mini_val", ("scene-0103",))
     demo_teacher.teacher_checkpoint(demo(), asked, torch.device("cpu"))
