@@ -92,7 +92,7 @@ def _ablations() -> tuple[Row, ...]:
     def ablation(name: str, of: str, note: str, *overrides: str) -> Row:
         return Row(name, "ablation", (of,), note, (*TUNED[of], *overrides), seeds=3, also_against=of)
 
-    term = f"{OPTIONS}.unidistill"
+    terms = ("feature", "relation", "response")
     return (
         ablation(
             "tempdistiller-no-history",
@@ -110,26 +110,14 @@ def _ablations() -> tuple[Row, ...]:
             f"{OPTIONS}.fd3d.refinement_weight=0",
             f"{OPTIONS}.fd3d.branch_weight=0",
         ),
-        ablation(
-            "unidistill-feature",
-            "unidistill",
-            "the feature term alone",
-            f"{term}.relation_weight=0",
-            f"{term}.response_weight=0",
-        ),
-        ablation(
-            "unidistill-relation",
-            "unidistill",
-            "the relation term alone",
-            f"{term}.feature_weight=0",
-            f"{term}.response_weight=0",
-        ),
-        ablation(
-            "unidistill-response",
-            "unidistill",
-            "the response term alone",
-            f"{term}.feature_weight=0",
-            f"{term}.relation_weight=0",
+        *(
+            ablation(
+                f"unidistill-{kept}",
+                "unidistill",
+                f"the {kept} term alone",
+                *(f"{OPTIONS}.unidistill.{term}_weight=0" for term in terms if term != kept),
+            )
+            for kept in terms
         ),
     )
 
