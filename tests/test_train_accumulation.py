@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from math import cos, pi
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, quietly, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache
 from scenes.scene_tables import SceneTables
@@ -21,9 +20,7 @@ from schemas.errors import CheckpointError, DataError, UserError
 from train.clips import ClipOptions, ClipPosition
 from train.distiller_catalogue import DistillationOptions
 from train.learner import Learner
-from train.loop import train
 from train.loss_weighting import WeightingOptions
-from train.metrics_log import StepReport
 from train.optimizer import learning_rate
 from train.options import OptimizerOptions, TrainOptions
 from train.run import TrainingRun, clip_plan, planned_batches
@@ -55,21 +52,7 @@ def cache(tables: SceneTables, tmp_path_factory: pytest.TempPathFactory) -> Cach
 @pytest.fixture
 def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
-
-    def build(out: str = "out", **changes: Any) -> TrainingRun:
-        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
-        run = TrainingRun(
-            tiny_detector(), tables, SCENES, cache, OPTIONS.model_copy(update=options), tmp_path / out, CPU
-        )
-        return replace(run, **changes)
-
-    return build
-
-
-def quietly(run: TrainingRun, max_steps: int | None = None) -> list[StepReport]:
-    reports: list[StepReport] = []
-    train(run, reports.append, max_steps)
-    return reports
+    return run_builder(TrainingRun(tiny_detector(), tables, SCENES, cache, OPTIONS, tmp_path, CPU))
 
 
 def logged(run: TrainingRun) -> list[dict[str, Any]]:

@@ -1,15 +1,13 @@
 """The average of the weights: what it is, that training is the same beside it, and that it is the run's result."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, quietly, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache, open_cache
 from cache.writing import SceneSlot, open_for_writing
@@ -42,21 +40,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> SceneTables:
 @pytest.fixture
 def run_of(tables: SceneTables, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
-
-    def build(out: str = "out", **changes: Any) -> TrainingRun:
-        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
-        run = TrainingRun(
-            tiny_detector(), tables, SCENES, None, OPTIONS.model_copy(update=options), tmp_path / out, CPU
-        )
-        return replace(run, **changes)
-
-    return build
-
-
-def quietly(run: TrainingRun, max_steps: int | None = None) -> list[StepReport]:
-    reports: list[StepReport] = []
-    train(run, reports.append, max_steps)
-    return reports
+    return run_builder(TrainingRun(tiny_detector(), tables, SCENES, None, OPTIONS, tmp_path, CPU))
 
 
 def weights(run: TrainingRun) -> dict[str, torch.Tensor]:

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_world import CPU, SCENES, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, run_builder, tiny_detector, tiny_tables
 
 from detectors.bevformer import BEVFormer
 from scenes.scene_tables import SceneTables
@@ -44,15 +43,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> SceneTables:
 @pytest.fixture
 def run_of(tables: SceneTables, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
-
-    def build(out: str = "out", **changes: Any) -> TrainingRun:
-        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
-        run = TrainingRun(
-            tiny_detector(), tables, SCENES, None, OPTIONS.model_copy(update=options), tmp_path / out, CPU
-        )
-        return replace(run, **changes)
-
-    return build
+    return run_builder(TrainingRun(tiny_detector(), tables, SCENES, None, OPTIONS, tmp_path, CPU))
 
 
 def score_of(nds: float, split: str = "tune") -> Score:

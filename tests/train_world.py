@@ -1,7 +1,9 @@
 """A few tiny frames, a detector small enough for them, and a cache that such a detector has filled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,10 @@ from schemas.boxes import CLASS_NAMES
 from schemas.features import Tier
 from schemas.frame_index import frame_table
 from schemas.manifest import DatasetIdentity, Manifest, TeacherIdentity
+from train.loop import train
+from train.metrics_log import StepReport
+from train.options import TrainOptions
+from train.run import TrainingRun
 
 SCENES = ("scene-0001", "scene-0002", "scene-0004")
 FRAMES = 4
@@ -89,3 +95,21 @@ def fill_cache(
                 scene.append({spec.name: rng.random(spec.shape, dtype=np.float32) for spec in manifest.features})
             scene.commit(frame_table(tables.frames(name)))
     return open_cache(path)
+
+
+def run_builder(like: TrainingRun) -> Callable[..., TrainingRun]:
+    """Makes runs of fresh detectors in folders in ``like.out``; keyword arguments are fields of options or of the run."""
+
+    def build(out: str = "out", **changes: Any) -> TrainingRun:
+        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
+        fresh = {"detector": tiny_detector(), "options": like.options.model_copy(update=options), "out": like.out / out}
+        return replace(like, **(fresh | changes))
+
+    return build
+
+
+def quietly(run: TrainingRun, max_steps: int | None = None) -> list[StepReport]:
+    """Train, and tell every step."""
+    reports: list[StepReport] = []
+    train(run, reports.append, max_steps)
+    return reports

@@ -182,7 +182,7 @@ class ClipPlan:
 
     def _side_by_side(self, epoch: int, batch_size: int) -> list[list[Clip]]:
         """The batches of an epoch of streams for this rank."""
-        starts = np.flatnonzero(np.diff([self._scene_numbers[row] for row in self._supervised_rows], prepend=-1))
+        starts = np.flatnonzero(np.diff(self._scene_numbers[self._supervised_rows], prepend=-1))
         scenes = np.split(self._supervised_rows, starts[1:])
         order = self._draw(epoch).permutation(len(scenes))
         mine = np.resize(order, len(order) + -len(order) % self._ranks)[self._rank :: self._ranks]
