@@ -98,7 +98,7 @@ def fill_cache(
 
 
 def run_builder(like: TrainingRun) -> Callable[..., TrainingRun]:
-    """Makes runs of fresh detectors in folders in ``like.out``; keyword arguments are fields of options or of the run."""
+    """Makes runs of fresh detectors in folders in ``like.out``; keyword arguments are fields of options or run."""
 
     def build(out: str = "out", **changes: Any) -> TrainingRun:
         options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
