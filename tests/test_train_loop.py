@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache, open_cache
 from detectors.bevformer import BEVFormer
@@ -52,20 +52,7 @@ def cache(tables: SceneTables, tmp_path_factory: pytest.TempPathFactory) -> Cach
 @pytest.fixture
 def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
-
-    def build(out: str = "out", **changes: Any) -> TrainingRun:
-        options = {key: changes.pop(key) for key in list(changes) if key in TrainOptions.model_fields}
-        fields = {
-            "detector": tiny_detector(),
-            "tables": tables,
-            "scene_names": SCENES,
-            "cache": cache,
-            "out": tmp_path / out,
-            "device": CPU,
-        }
-        return TrainingRun(options=OPTIONS.model_copy(update=options), **(fields | changes))
-
-    return build
+    return run_builder(TrainingRun(tiny_detector(), tables, SCENES, cache, OPTIONS, tmp_path, CPU))
 
 
 def quietly(run: TrainingRun, max_steps: int | None = None) -> tuple[TrainOutcome, list[StepReport]]:
