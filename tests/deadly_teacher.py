@@ -62,6 +62,18 @@ def slow(checkpoint: Path | None, device: torch.device) -> Noise:
     return Noise(seconds=0.5)
 
 
+class LongAfterFirst(Noise):
+    """Done with the first scene at once; the others take long enough for whoever watches to do something meanwhile."""
+
+    def features(self, inputs: CameraInputs, previous: Tensor | None) -> tuple[Mapping[str, Tensor], Any]:
+        time.sleep(0.0 if inputs.frame.scene_name == DEADLY_SCENE else 5.0)
+        return super().features(inputs, previous)
+
+
+def long_after_first(checkpoint: Path | None, device: torch.device) -> LongAfterFirst:
+    return LongAfterFirst()
+
+
 def deadly(checkpoint: Path | None, device: torch.device) -> Noise:
     return Noise(deadly_step=2)
 

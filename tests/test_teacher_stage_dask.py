@@ -139,8 +139,8 @@ def test_the_cores_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ctrl_c_closes_the_cluster_and_leaves_nothing(tiny_world: Path, tmp_path: Path) -> None:
     program = subprocess.Popen(
         [
-            *(sys.executable, "-m", "pipeline", "cache-teacher", "--teacher", f"{TEACHERS}:slow", "--engine", "dask"),
-            *("--threads", "1", "--data", str(tiny_world), "--cache", str(tmp_path / "cache")),
+            *(sys.executable, "-m", "pipeline", "cache-teacher", "--teacher", f"{TEACHERS}:long_after_first"),
+            *("--engine", "dask", "--threads", "1", "--data", str(tiny_world), "--cache", str(tmp_path / "cache")),
         ],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
@@ -154,7 +154,7 @@ def test_ctrl_c_closes_the_cluster_and_leaves_nothing(tiny_world: Path, tmp_path
             time.sleep(0.05)
         os.killpg(program.pid, signal.SIGINT)
         printed, _ = program.communicate()
-    assert program.returncode == 1
+    assert program.returncode == 1, printed
     assert "error: Interrupted. Finished scenes are kept" in printed
     assert "Traceback" not in printed
     assert scenes_in(tmp_path / "cache") == ("scene-0001",)
