@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from detectors.box_code import VELOCITY
 from detectors.config import BEVFormerConfig, ResNetConfig
 from detectors.decoding import decode_queries
 from detectors.detection_loss import detection_losses
-from detectors.ego_motion import aligned_history, relative_can_bus, state_after
+from detectors.ego_motion import aligned_history, continues, relative_can_bus, state_after
 from detectors.fpn import FPN
 from detectors.grid_mask import grid_mask
 from detectors.head import BEVFormerHead
@@ -57,6 +59,7 @@ class BEVFormer(nn.Module):
             bev=bev.reshape(len(bev), *self.config.grid.shape, -1),
             queries=queries,
             temporal=temporal,
+            has_history=torch.tensor(continues(batch.scene_tokens, previous), device=bev.device),
             heatmap=None if cells is None else cells.heatmap,
             cell_boxes=None if cells is None else cells.boxes,
         )
@@ -78,12 +81,19 @@ class BEVFormer(nn.Module):
             UserError: predictions are not finite.
         """
         targets = targets_of(annotations, self.config.grid, features.bev.device)
-        code_weights = self.pts_bbox_head.code_weights
+        code_weights = self._code_weights(features)
         losses = detection_losses(features.queries, targets, code_weights, self.config.loss)
         if features.heatmap is not None and features.cell_boxes is not None:
             cells = CellPredictions(features.heatmap, features.cell_boxes)
             losses |= heatmap_losses(cells, targets, code_weights, self.config)
         return losses
+
+    def _code_weights(self, features: DetectorFeatures) -> Float32[Tensor, "batch 10"]:
+        """Of every sample's box codes."""
+        weights: Tensor = self.pts_bbox_head.code_weights.repeat(len(features.bev), 1)
+        if self.config.loss.velocity_needs_history:
+            weights[:, VELOCITY] *= features.has_history[:, None]
+        return weights
 
     def decode(self, features: DetectorFeatures) -> list[Boxes]:
         """Scored detections of every sample, best first."""

@@ -24,8 +24,12 @@ PUBLISHED_EXTENT_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 DEMO_EXTENT_M = (-32.0, -32.0, -2.5, 32.0, 32.0, 1.5)
 """Its four heights are the ground, one, two and three metres above it: where the synthetic world's objects are."""
 
-DEMO_LOSS = LossConfig(code_weights=(1, 1, 1, 1, 1, 1, 1, 1, 0.5, 0.5))
-"""Velocity counts more than the published 0.2: it is what the demo's long history is for."""
+DEMO_LOSS = LossConfig(code_weights=(1, 1, 1, 1, 1, 1, 1, 1, 2.5, 2.5), velocity_needs_history=True)
+"""Velocity counts far more than the published 0.2, and not where there is no frame before.
+
+With 0.5 in all frames the teacher learned none: mAVE 1.74 m/s on tune, where a prediction of zero gives 1.95. With this
+and ``history_fusion`` it is 0.96; in short trials the fusion with a weight of 0.5 changed nothing.
+"""
 
 CAFFE_BGR = Preprocessing(color_order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
 IMAGENET_RGB = Preprocessing(color_order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
@@ -163,7 +167,13 @@ def _published_encoder(layers: int) -> EncoderConfig:
 
 def _demo_encoder(layers: int) -> EncoderConfig:
     return EncoderConfig(
-        layers=layers, heads=4, spatial_points=4, ffn_channels=128, dropout=0.0, spatial_start="pillar"
+        layers=layers,
+        heads=4,
+        spatial_points=4,
+        ffn_channels=128,
+        dropout=0.0,
+        spatial_start="pillar",
+        history_fusion=True,
     )
 
 

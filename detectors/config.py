@@ -131,6 +131,8 @@ class EncoderConfig(_Frozen):
         spatial_start: how spatial cross-attention is initialised. ``published``: heads look in all directions, pixels
             apart, at all heights alike. ``pillar``: each head looks exactly at one height of the pillar, so a cell
             starts with its own column of the image, ordered by height; that learns in minutes.
+        history_fusion: after the layers, convolve the present BEV with the previous one laid beneath it
+            (``detectors/history_fusion.py``). Off in the published models.
     """
 
     layers: int = Field(default=6, ge=1)
@@ -143,6 +145,7 @@ class EncoderConfig(_Frozen):
     rotate_center: tuple[float, float] | None = None
     shift_both_references: bool = False
     spatial_start: Literal["published", "pillar"] = "published"
+    history_fusion: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "EncoderConfig":
@@ -180,6 +183,8 @@ class LossConfig(_Frozen):
         code_weights: factor of each of the ten code entries in the L1.
         focal_alpha, focal_gamma: of the focal loss and of the matching cost.
         heatmap_weight: loss of the BEV heatmap, where the head has one.
+        velocity_needs_history: teach velocity only where a frame came before; off in the published models. One picture
+            does not tell a speed, and asking for it drowns what a young network can learn from one.
     """
 
     class_weight: float = 2.0
@@ -188,6 +193,7 @@ class LossConfig(_Frozen):
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     heatmap_weight: float = 1.0
+    velocity_needs_history: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "LossConfig":

@@ -18,11 +18,14 @@ from detectors.outputs import QueryOutputs
 from detectors.targets import BoxTargets
 from schemas.errors import NotFiniteError
 
+CodeWeights = Float32[Tensor, "10"] | Float32[Tensor, "sample 10"]
+"""Of the ten box code entries, for all samples alike or for each."""
+
 
 def detection_losses(
     queries: QueryOutputs,
     targets: Sequence[BoxTargets],
-    code_weights: Float32[Tensor, "10"],
+    code_weights: CodeWeights,
     config: LossConfig,
 ) -> dict[str, Tensor]:
     """Weighted losses: ``loss_cls`` and ``loss_bbox`` of the last layer, ``d0.loss_cls`` ... of those before.
@@ -36,6 +39,7 @@ def detection_losses(
     _check_finite(logits, boxes)
     class_targets = torch.zeros_like(logits)
     distance = boxes.new_zeros(len(boxes))
+    code_weights = code_weights.expand(len(targets), -1)
     matched = 0
     for sample, target in enumerate(targets):
         pairs = match(logits[:, sample], boxes[:, sample], target, config)
@@ -44,7 +48,7 @@ def detection_losses(
             chosen, given = torch.from_numpy(query).to(boxes.device), torch.from_numpy(annotated).to(boxes.device)
             class_targets[layer, sample, chosen, target.labels[given]] = 1
             errors = (boxes[layer, sample, chosen] - target.codes[given]).abs()
-            distance[layer] = distance[layer] + (errors * code_weights).sum()
+            distance[layer] = distance[layer] + (errors * code_weights[sample]).sum()
     normaliser = mean_over_ranks(boxes.new_tensor(float(matched))).clamp(min=1)
     focal = _sigmoid_focal(logits, class_targets, config).sum(dim=(1, 2, 3))
     losses = {}

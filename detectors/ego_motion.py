@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
+from torch.nn import functional
 
 from detectors.inputs import CameraBatch
 from detectors.outputs import TemporalState
+from detectors.reference_points import cell_centers
 from schemas.bev_grid import BevGrid
 
 POSITION = slice(0, 3)
@@ -28,11 +30,15 @@ class BevHistory:
         bev: rotated into the present heading; cells that were outside the map are zero.
         shift: how far the present map's centre has moved right and forward, as a fraction of the map.
         present: which samples have a history at all; the others' values are not used.
+        unturned: the previous BEV as it was remembered.
+        turned_deg: the car's turn since then, positive to the left.
     """
 
     bev: Float[Tensor, "batch cell channel"]
     shift: Float32[Tensor, "batch 2"]
     present: Bool[Tensor, " batch"]
+    unturned: Float[Tensor, "batch cell channel"]
+    turned_deg: Float64[Tensor, " batch"]
 
 
 def continues(scene_tokens: tuple[str, ...], previous: TemporalState | None) -> tuple[bool, ...]:
@@ -108,11 +114,31 @@ def aligned_history(
     if previous is None or not any(present):
         return None
     can_bus = relative_can_bus(batch, previous)
+    turned_deg = can_bus[:, YAW_DEG]
     return BevHistory(
-        bev=rotate_bev(previous.bev, can_bus[:, YAW_DEG], grid, center),
+        bev=rotate_bev(previous.bev, turned_deg, grid, center),
         shift=map_shift(can_bus, grid),
         present=torch.tensor(present, device=previous.bev.device),
+        unturned=previous.bev,
+        turned_deg=turned_deg,
     )
+
+
+def read_beneath(history: BevHistory, grid: BevGrid) -> Float[Tensor, "batch channel row col"]:
+    """The previous BEV at the ground of every present cell, between cells by interpolation.
+
+    ``rotate_bev`` rounds to whole cells, which moves things by up to half a cell whenever the car turns: a metre and a
+    half per second of velocity, at two frames a second. Zero where that ground was outside the map, and for samples
+    without history.
+    """
+    size_m = history.shift.new_tensor(grid.size_m[:2])
+    right, forward = ((cell_centers(grid, size_m.device) - 0.5 + history.shift[:, None]) * size_m).unbind(-1)
+    cos, sin = (function(torch.deg2rad(history.turned_deg)).float()[:, None] for function in (torch.cos, torch.sin))
+    places_m = torch.stack([cos * right - sin * forward, sin * right + cos * forward], dim=-1)
+    maps = history.unturned.float().transpose(1, 2).reshape(len(places_m), -1, *grid.shape)
+    places = (2 * places_m / size_m).reshape(len(places_m), *grid.shape, 2)
+    read = functional.grid_sample(maps, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return read * history.present[:, None, None, None]
 
 
 def state_after(batch: CameraBatch, bev: Float[Tensor, "batch cell channel"]) -> TemporalState:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from detectors.config import BEVFormerConfig
 from detectors.ego_motion import BevHistory
 from detectors.feed_forward import FeedForward
+from detectors.history_fusion import HistoryFusion
 from detectors.outputs import TemporalAttention
 from detectors.spatial_cross_attention import CameraFeatures, SpatialCrossAttention, VisibleCells, visible_cells
 from detectors.temporal_self_attention import TemporalContext, TemporalSelfAttention, temporal_context
@@ -44,6 +45,7 @@ class Encoder(nn.Module):
         self.config = config.encoder
         self.grid = config.grid
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder.layers)])
+        self.history_fusion = HistoryFusion(config) if config.encoder.history_fusion else None
 
     def forward(
         self,
@@ -65,4 +67,6 @@ class Encoder(nn.Module):
         x = bev_queries
         for layer in self.layers:
             x, temporal = layer(x, position, context, cameras.maps, visible)
+        if self.history_fusion is not None:
+            x = self.history_fusion(x, history)
         return x, temporal

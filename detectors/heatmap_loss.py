@@ -9,16 +9,17 @@ from torch.nn import functional
 
 from detectors.box_code import LOG_SIZE
 from detectors.config import BEVFormerConfig
-from detectors.detection_loss import mean_over_ranks
+from detectors.detection_loss import CodeWeights, mean_over_ranks
 from detectors.heatmap_queries import CellPredictions
 from detectors.targets import BoxTargets
 from schemas.bev_grid import BevGrid
 
 
 def heatmap_losses(
-    cells: CellPredictions, targets: Sequence[BoxTargets], code_weights: Float32[Tensor, "10"], config: BEVFormerConfig
+    cells: CellPredictions, targets: Sequence[BoxTargets], code_weights: CodeWeights, config: BEVFormerConfig
 ) -> dict[str, Tensor]:
     """``loss_heatmap`` over all cells and ``loss_cell_bbox`` at the objects' cells, weighted, per annotated object."""
+    code_weights = code_weights.expand(len(targets), -1)
     count = mean_over_ranks(cells.heatmap.new_tensor(float(sum(len(target.labels) for target in targets))))
     focal, distance = cells.heatmap.new_zeros(()), cells.heatmap.new_zeros(())
     for sample, target in enumerate(targets):
@@ -26,7 +27,7 @@ def heatmap_losses(
         focal = focal + _penalty_reduced_focal(cells.heatmap[sample], goal).sum()
         row, col = centre_cells(target.codes, config.grid).unbind(-1)
         errors = (cells.boxes[sample, row, col] - target.codes).abs()
-        distance = distance + (errors * code_weights).sum()
+        distance = distance + (errors * code_weights[sample]).sum()
     normaliser = count.clamp(min=1)
     return {
         "loss_heatmap": config.loss.heatmap_weight * focal / normaliser,

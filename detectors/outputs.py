@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 
@@ -70,6 +70,7 @@ class DetectorFeatures:
         bev: BEV features, axes as drawn in ``schemas/bev_grid.py``.
         queries: object queries after every decoder layer.
         temporal: sampling pattern of the last encoder layer.
+        has_history: which samples had a previous BEV.
         heatmap: class logits per cell, where the queries start from a heatmap; else None.
         cell_boxes: box codes per cell, likewise.
     """
@@ -77,5 +78,6 @@ class DetectorFeatures:
     bev: Float[Tensor, "batch row col channel"]
     queries: QueryOutputs
     temporal: TemporalAttention
+    has_history: Bool[Tensor, " batch"]
     heatmap: Float[Tensor, "batch class row col"] | None = None
     cell_boxes: Float[Tensor, "batch row col 10"] | None = None

@@ -51,6 +51,7 @@ class EvaluationJob:
         out: where to write; None is a folder beside the weights.
         device: where to run.
         pictures: how many frames to draw; 0 draws nothing, the devkit's plots neither.
+        history: whether frames are told of those before.
     """
 
     recipe: Recipe
@@ -60,6 +61,7 @@ class EvaluationJob:
     out: Path | None
     device: torch.device
     pictures: int = DEFAULT_PICTURES
+    history: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Evaluation:
         out: folder for everything that an evaluation leaves (``evaluation_files.py``).
         pictures: how many frames to draw; 0 draws nothing, the devkit's plots neither.
         weights: the file that the detector's weights come from; None cannot be recognised when asked for again.
+        history: whether frames are told of those before.
     """
 
     tables: SceneTables
@@ -83,6 +86,7 @@ class Evaluation:
     out: Path
     pictures: int = DEFAULT_PICTURES
     weights: Path | None = None
+    history: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,7 @@ def evaluate_checkpoint(job: EvaluationJob) -> Evaluated:
     console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
     write_recipe(job.recipe, out)  # now, so that a folder that cannot be written is told before hours of inference
     precision: Precision = "float32" if part.training is None else part.training.precision
-    evaluation = Evaluation(tables, split, precision, job.device, out, job.pictures, weights)
+    evaluation = Evaluation(tables, split, precision, job.device, out, job.pictures, weights, job.history)
     return score_detector(part.name, detector.to(job.device), evaluation)
 
 
@@ -199,13 +203,14 @@ def _trained_weights(job: EvaluationJob) -> Path:
 def _default_folder(job: EvaluationJob, weights: Path) -> Path:
     """Beside the weights that were asked for; in the training's folder for all others, wherever they lie."""
     trained = teacher_folder(job.recipe) if job.model == "teacher" else student_folder(job.recipe)
-    return (weights.parent if job.checkpoint else trained) / f"evaluation-{job.model}"
+    name = f"evaluation-{job.model}" if job.history else f"evaluation-{job.model}-no-history"
+    return (weights.parent if job.checkpoint else trained) / name
 
 
 def _detections(name: str, detector: BEVFormer, evaluation: Evaluation) -> dict[str, Boxes]:
     tables = evaluation.tables
     names = tables.scene_names(evaluation.split)
-    options = InferenceOptions(device=evaluation.device, precision=evaluation.precision)
+    options = InferenceOptions(evaluation.device, evaluation.precision, history=evaluation.history)
     total = sum(tables.scene_length(scene) for scene in names)
     with Tracker(f"evaluate {name} on {evaluation.split}", total, "frames") as tracker:
         return detect(detector, tables, names, options, lambda _token: tracker.advance())
@@ -213,4 +218,5 @@ def _detections(name: str, detector: BEVFormer, evaluation: Evaluation) -> dict[
 
 def _identity(evaluation: Evaluation) -> Identity:
     tables, split, precision = evaluation.tables, evaluation.split, evaluation.precision
-    return evaluation_identity(evaluation.weights, tables.tables_sha256, split, precision)
+    scored = evaluation_identity(evaluation.weights, tables.tables_sha256, split, precision)
+    return scored if evaluation.history else {**scored, "history": "none"}

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a non-interactive matplotlib, and one tiny synthetic world per test session."""
+"""What every test shares: one thread, no clock, a non-interactive matplotlib, one tiny synthetic world per session."""
 
 import os
 
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny_world import write_tiny_world
 
 torch.set_num_threads(1)
+settings.register_profile("without-a-clock", deadline=None)
+settings.load_profile("without-a-clock")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs behind it, and programs inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -103,6 +103,8 @@ def history_of(case: Case) -> BevHistory | None:
         bev=rotate_bev(previous, can_bus[:, YAW_DEG], grid, case.rotate_center),
         shift=map_shift(can_bus, grid),
         present=torch.ones(len(case.frames), dtype=torch.bool),
+        unturned=previous,
+        turned_deg=can_bus[:, YAW_DEG],
     )
 
 

@@ -1,6 +1,6 @@
 """What every detector of the catalogue promises, at sizes a test can afford."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detectors.bevformer import BEVFormer
+from detectors.box_code import VELOCITY
 from detectors.catalogue import DETECTORS, build
 from detectors.config import BEVFormerConfig, ResNetConfig
 from detectors.inputs import CameraBatch
@@ -162,6 +163,21 @@ def test_losses_are_finite_and_reach_every_trained_parameter(detector: BEVFormer
     finally:
         detector.zero_grad()
         detector.eval()
+
+
+def test_velocity_is_taught_without_history_only_where_that_is_asked_for(detector: BEVFormer) -> None:
+    with torch.no_grad():
+        features, _ = detector.features(frames(("a", "b"), seed=2), detector.encode(frames(("a", "x"), seed=1), None))
+    assert features.has_history.tolist() == [True, False]
+    boxes = features.queries.boxes.detach().requires_grad_()
+    learning = replace(features, queries=replace(features.queries, boxes=boxes))
+    losses = detector.losses(learning, [annotations(), annotations()])
+    torch.stack(list(losses.values())).sum().backward()
+    assert boxes.grad is not None
+    with_history, without = boxes.grad[..., VELOCITY].abs().sum(dim=(0, 2, 3)).tolist()
+    assert with_history > 0
+    assert (without > 0) != detector.config.loss.velocity_needs_history
+    assert boxes.grad[:, 1, :, :8].any()
 
 
 def _around() -> Tensor:

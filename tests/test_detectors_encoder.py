@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,11 @@ def test_a_batch_with_and_without_history_equals_its_samples_alone() -> None:
     single = [cameras_of(CASES[0]), cameras_of(CASES[1]), cameras_of(CASES[1])]
     can_bus = torch.cat([can_bus_of(CASES[number]) for number in (0, 1, 2)])
     history = BevHistory(
-        bev=torch.randn(3, 120, 32), shift=torch.rand(3, 2) * 0.2, present=torch.tensor([False, True, True])
+        bev=torch.randn(3, 120, 32),
+        shift=torch.rand(3, 2) * 0.2,
+        present=torch.tensor([False, True, True]),
+        unturned=torch.randn(3, 120, 32),
+        turned_deg=torch.tensor([0.0, 5.0, -20.0], dtype=torch.float64),
     )
     bev, temporal = head.encode(_stack(single), can_bus, history)
     for index, cameras in enumerate(single):
@@ -138,7 +142,7 @@ def _stack(cameras: list[CameraFeatures]) -> CameraFeatures:
 
 
 def _sample(history: BevHistory, index: int) -> BevHistory:
-    return BevHistory(history.bev[index, None], history.shift[index, None], history.present[index, None])
+    return BevHistory(**{field.name: getattr(history, field.name)[index, None] for field in fields(history)})
 
 
 def _has_gradient(parameter: torch.Tensor) -> bool:

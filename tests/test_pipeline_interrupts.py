@@ -84,8 +84,8 @@ def test_evaluating(program: Program) -> None:
 def test_a_program_within_a_program_may_save_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     child = (
-        "import os, pathlib, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1); "
-        "pathlib.Path('saved').touch()"
+        "import os, pathlib, signal, time; time.sleep(1); os.kill(os.getppid(), signal.SIGINT); "
+        "time.sleep(1); pathlib.Path('saved').touch()"
     )
     with pytest.raises(KeyboardInterrupt):
         _status_of([sys.executable, "-c", child])

@@ -30,7 +30,10 @@ PROMISED = {
     | {"--split", "--scenes", "--cache", "--out", "--device", "--distiller", "--max-steps", "--seed"}
     | {"--student", "--init", "--init-backbone"}
     | {"--allow-untrained-teacher", "--twin", "--pictures"},
-    "evaluate": RECIPE | DATA | {"--student", "--split", "--checkpoint", "--out", "--device", "--model", "--pictures"},
+    "evaluate": RECIPE
+    | DATA
+    | {"--student", "--split", "--checkpoint", "--out", "--device", "--model", "--pictures"}
+    | {"--history"},
     "gains": RECIPE
     | DATA
     | {"--cache", "--out", "--rows", "--seeds", "--jobs", "--threads", "--tune", "--report"}

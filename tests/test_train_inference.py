@@ -64,6 +64,15 @@ def test_history_matters(tables: SceneTables) -> None:
     assert not np.allclose(np.sort(alone.scores), np.sort(detections(tables)[last].scores), atol=1e-6)
 
 
+def test_without_history_every_frame_stands_for_itself(tables: SceneTables) -> None:
+    last = tables.sample_tokens(SCENES[0])[-1]
+    detector = tiny_detector().eval()
+    inputs = load_inputs(tables.frame(last), tables.data_root, detector.config.preprocessing)
+    with torch.no_grad():
+        (alone,) = detector.decode(detector.features(batch_of([inputs]), None)[0])
+    np.testing.assert_allclose(detections(tables, history=False)[last].scores, alone.scores, atol=1e-6)
+
+
 def test_every_frame_is_told_and_the_mode_comes_back(tables: SceneTables) -> None:
     told: list[str] = []
     detector = tiny_detector().train()

@@ -118,6 +118,7 @@ def random_student(config: BEVFormerConfig, batch: int, *, history: bool = True)
             offsets=leaf(torch.randn(batch, rows, cols, heads, 2, points, 2)),
             weights=leaf(torch.rand(batch, rows, cols, heads, 2, points).softmax(-1)),
         ),
+        has_history=torch.full((batch,), history),
     )
     previous = TemporalState(
         bev=torch.randn(batch, rows * cols, channels),
@@ -142,6 +143,7 @@ def student_outputs(bev: Tensor) -> StudentOutputs:
         temporal=TemporalAttention(
             offsets=torch.zeros(batch, rows, cols, 1, 2, 1, 2), weights=torch.ones(batch, rows, cols, 1, 2, 1)
         ),
+        has_history=torch.full((batch,), fill_value=True),
     )
     return StudentOutputs(features, previous=None, previous_is_adjacent=torch.zeros(batch, dtype=torch.bool))
 

@@ -31,6 +31,7 @@ class InferenceOptions:
             detectors and change results by rounding only.
         decode_threads: threads that decode images.
         look_ahead: batches of images in preparation.
+        history: whether a frame is told of the one before; without, each stands for itself.
     """
 
     device: torch.device
@@ -38,6 +39,7 @@ class InferenceOptions:
     scenes_per_batch: int = 1
     decode_threads: int = 2
     look_ahead: int = 2
+    history: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def detect(
             if state is not None and tick.lanes != lanes:
                 state = rearranged(state, [lanes.index(lane) for lane in tick.lanes])
             lanes = tick.lanes
-            features, state = detector.features(batch_of(inputs).to(options.device), state)
+            features, left = detector.features(batch_of(inputs).to(options.device), state)
+            state = left if options.history else None
             for token, boxes in zip(tick.sample_tokens, detector.decode(features), strict=True):
                 found[token] = boxes
                 on_frame(token)

@@ -124,6 +124,9 @@ def evaluate(
         Literal["student", "teacher"], typer.Option("--model", help="Which of the recipe's detectors to score.")
     ] = "student",
     pictures: options.PicturesOption = 4,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Tell each frame of those before it, or of none.")
+    ] = True,
 ) -> None:
     """Score a detector with the official nuScenes evaluation, and show what it sees in plots and pictures."""
     with told_clearly("Nothing was scored; run the same command again."):
@@ -134,4 +137,5 @@ def evaluate(
 
         chosen = load_recipe(recipe, assignments, student)
         choice = DataChoice(data, version, split)
-        evaluate_checkpoint(EvaluationJob(chosen, model, checkpoint, choice, out, open_device(device), pictures))
+        where = open_device(device)
+        evaluate_checkpoint(EvaluationJob(chosen, model, checkpoint, choice, out, where, pictures, history))

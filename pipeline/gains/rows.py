@@ -110,6 +110,13 @@ def _ablations() -> tuple[Row, ...]:
             f"{OPTIONS}.fd3d.refinement_weight=0",
             f"{OPTIONS}.fd3d.branch_weight=0",
         ),
+        ablation(
+            "inherited-alone",
+            "fd3d",
+            "starts from the teacher's head like fd3d, and nothing is distilled",
+            f"{OPTIONS}.fd3d.generation_weight=0",
+            f"{OPTIONS}.fd3d.refinement_weight=0",
+        ),
         *(
             ablation(
                 f"unidistill-{kept}",
