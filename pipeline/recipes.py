@@ -75,7 +75,7 @@ def demo() -> Recipe:
                 precision="bfloat16",
                 init=InitOptions(weights="shipped:demo-start"),
                 distillation=DistillationOptions(
-                    names=("tempdistiller",), weighting=WeightingOptions(rule="matched", share=0.5)
+                    names=("tempdistiller",), weighting=WeightingOptions(rule="matched", share=1.5)
                 ),
                 optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=100,

@@ -50,25 +50,28 @@ class Row:
     cache: str = ""
 
 
-MATCHED = (f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share=0.5")
+MATCHED = (f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share=1.5")
 """Published weights are for other features and other losses; this brings every distiller to the same say."""
 
 INHERITED = f"{OPTIONS}.inherit=true"
 
+CLASS_MAPS = (f"{OPTIONS}.unidistill.classes=each", f"{OPTIONS}.unidistill.heatmap=extra")
+"""The student's own heatmap answers to the annotations already."""
+
 TUNED: Mapping[str, tuple[str, ...]] = {
     "feature": MATCHED,
     "pkd": (*MATCHED, f"{OPTIONS}.pkd.adapter=always"),
-    "fd3d-heatmap": MATCHED,
+    "fd3d-heatmap": (*MATCHED, INHERITED),
     "tempdistiller": MATCHED,
     "structured-kd": (*MATCHED, INHERITED),
     "fd3d": (*MATCHED, INHERITED),
-    "unidistill": (*MATCHED, f"{OPTIONS}.unidistill.classes=each"),
+    "unidistill": (*MATCHED, INHERITED, *CLASS_MAPS),
     "temporal-attention": MATCHED,
-    "best": MATCHED,
+    "best": (MATCHED[0], f"{OPTIONS}.weighting.share=1.0", INHERITED, *CLASS_MAPS),
 }
 """Overrides found on the tune scenes, by row. Ablations and the longer budget inherit those of their row."""
 
-BEST = ("tempdistiller", "fd3d-heatmap")
+BEST = ("fd3d", "tempdistiller", "unidistill")
 """The combination chosen on the tune scenes."""
 
 
