@@ -27,6 +27,14 @@ def detections(tables: SceneTables, **options) -> dict[str, Boxes]:
     return detect(tiny_detector(), tables, SCENES, InferenceOptions(CPU, **options), lambda _: None)
 
 
+def detected_alone(tables: SceneTables, sample_token: str) -> Boxes:
+    detector = tiny_detector().eval()
+    inputs = load_inputs(tables.frame(sample_token), tables.data_root, detector.config.preprocessing)
+    with torch.no_grad():
+        (alone,) = detector.decode(detector.features(batch_of([inputs]), None)[0])
+    return alone
+
+
 def assert_same(found: dict[str, Boxes], expected: dict[str, Boxes], atol: float) -> None:
     assert list(found) == list(expected)
     for token, boxes in found.items():
@@ -57,19 +65,13 @@ def test_scenes_side_by_side_change_only_rounding(tables: SceneTables, scenes_pe
 
 def test_history_matters(tables: SceneTables) -> None:
     last = tables.sample_tokens(SCENES[0])[-1]
-    detector = tiny_detector().eval()
-    inputs = load_inputs(tables.frame(last), tables.data_root, detector.config.preprocessing)
-    with torch.no_grad():
-        (alone,) = detector.decode(detector.features(batch_of([inputs]), None)[0])
+    alone = detected_alone(tables, last)
     assert not np.allclose(np.sort(alone.scores), np.sort(detections(tables)[last].scores), atol=1e-6)
 
 
 def test_without_history_every_frame_stands_for_itself(tables: SceneTables) -> None:
     last = tables.sample_tokens(SCENES[0])[-1]
-    detector = tiny_detector().eval()
-    inputs = load_inputs(tables.frame(last), tables.data_root, detector.config.preprocessing)
-    with torch.no_grad():
-        (alone,) = detector.decode(detector.features(batch_of([inputs]), None)[0])
+    alone = detected_alone(tables, last)
     np.testing.assert_allclose(detections(tables, history=False)[last].scores, alone.scores, atol=1e-6)
 
 

@@ -50,8 +50,12 @@ class Row:
     cache: str = ""
 
 
-MATCHED = (f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share=1.5")
-"""Published weights are for other features and other losses; this brings every distiller to the same say."""
+def _matched(share: float) -> tuple[str, ...]:
+    """Published weights are for other features and other losses; this brings every distiller to the same say."""
+    return f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share={share}"
+
+
+MATCHED = _matched(1.5)
 
 INHERITED = f"{OPTIONS}.inherit=true"
 
@@ -67,7 +71,7 @@ TUNED: Mapping[str, tuple[str, ...]] = {
     "fd3d": (*MATCHED, INHERITED),
     "unidistill": (*MATCHED, INHERITED, *CLASS_MAPS),
     "temporal-attention": MATCHED,
-    "best": (MATCHED[0], f"{OPTIONS}.weighting.share=1.0", INHERITED, *CLASS_MAPS),
+    "best": (*_matched(1.0), INHERITED, *CLASS_MAPS),
 }
 """Overrides found on the tune scenes, by row. Ablations and the longer budget inherit those of their row."""
 
