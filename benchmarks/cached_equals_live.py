@@ -37,7 +37,7 @@ from benchmarks.exactness_runs import (
 from benchmarks.report import print_table
 from pipeline.dataset import DataChoice, open_data
 from pipeline.demo_teacher import teacher_checkpoint
-from pipeline.gains.fingerprint import machine_in_words, short_hash, student_hash, surroundings
+from pipeline.gains.fingerprint import cache_hash, machine_in_words, short_hash, student_hash, surroundings
 from pipeline.gains.run_row import RowJob, training_run
 from pipeline.gains.statistics import paired_difference
 from pipeline.gains.workers import Process, run_all
@@ -75,13 +75,9 @@ class Study:
             if apart := frames_apart(self._live, cache, names):
                 raise SystemExit(f"the {tier} cache in {folder} is not of the live features, first at {apart[0]}")
         self.teacher = self._caches["int8"].manifest.teacher.weights_sha256[:12]
-        self.key = short_hash(
-            {
-                "student": student_hash(recipe, distilled=True),
-                "cache": self._caches["int8"].manifest.fingerprint,
-                **surroundings(recipe, tables.tables_sha256, split),
-            }
-        )
+        around = surroundings(recipe, tables, split)
+        cache = cache_hash(self._caches["int8"].manifest, around["data"])
+        self.key = short_hash({"student": student_hash(recipe, distilled=True), "cache": cache, **around})
 
     def process(self, source: Source, seed: int) -> Process:
         """The run of one student, its job written."""

@@ -217,6 +217,10 @@ def _detections(name: str, detector: BEVFormer, evaluation: Evaluation) -> dict[
 
 
 def _identity(evaluation: Evaluation) -> Identity:
-    tables, split, precision = evaluation.tables, evaluation.split, evaluation.precision
-    scored = evaluation_identity(evaluation.weights, tables.tables_sha256, split, precision)
-    return scored if evaluation.history else {**scored, "history": "none"}
+    return evaluation_identity(
+        evaluation.weights,
+        evaluation.tables.tables_sha256,
+        evaluation.split,
+        evaluation.precision,
+        history=evaluation.history,
+    )

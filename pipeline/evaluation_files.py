@@ -29,9 +29,13 @@ Identity = Mapping[str, str]
 """What was scored on what, as plain text."""
 
 
-def evaluation_identity(weights: Path | None, tables_sha256: str, split: str, precision: str) -> Identity:
+def evaluation_identity(
+    weights: Path | None, tables_sha256: str, split: str, precision: str, *, history: bool
+) -> Identity:
     """What makes two evaluations the same. Weights count by their content; without their file none is named."""
     scored = {"tables_sha256": tables_sha256, "split": split, "precision": precision}
+    if not history:
+        scored["history"] = "none"
     if weights is not None:
         with weights.open("rb") as file:
             scored["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()

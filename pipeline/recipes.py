@@ -22,6 +22,9 @@ from schemas.errors import RecipeError
 from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions, needs_cache
+from train.distillers.tempdistiller import TempDistillerOptions
+from train.distillers.unidistill import UniDistillOptions
+from train.inheritance import PARTS
 from train.initialisation import InitOptions
 from train.loss_weighting import WeightingOptions
 from train.options import OptimizerOptions, TrainOptions
@@ -44,8 +47,8 @@ def demo() -> Recipe:
     """The embedded default: a small world, a small BEVFormer, minutes on two CPU cores.
 
     The teacher sees 128×224 images and every earlier frame of the scene; it comes trained, NDS 0.395, mAP 0.404 on val.
-    The student sees half of that resolution, and starts from weights that never saw a teacher (``demo-start``). Its
-    distiller was among the better ones of a first look on the tune scenes (results/demo/tuning.csv).
+    The student sees half of that resolution, and starts from weights that never saw a teacher (``demo-start``) with the
+    teacher's head. Its three distillers are the study's ``best`` (docs/results.md, results/demo/tuning.csv).
     Command: ``make cache-teacher && make train-student``. Times and scores: README.
     """
     return Recipe(
@@ -75,7 +78,11 @@ def demo() -> Recipe:
                 precision="bfloat16",
                 init=InitOptions(weights="shipped:demo-start"),
                 distillation=DistillationOptions(
-                    names=("tempdistiller",), weighting=WeightingOptions(rule="matched", share=1.5)
+                    names=("fd3d", "tempdistiller", "unidistill"),
+                    weighting=WeightingOptions(rule="matched", share=1.0),
+                    inherit=tuple(PARTS),
+                    tempdistiller=TempDistillerOptions(relation_weight=0),
+                    unidistill=UniDistillOptions(classes="each"),
                 ),
                 optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),
                 checkpoint_every=100,
@@ -189,16 +196,16 @@ def with_training(recipe: Recipe, part: Literal["teacher", "student"], seed: int
 
 
 def with_distillers(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
-    """The recipe with other distillers, unless ``names`` is empty.
+    """The recipe with other distillers, unless ``names`` is empty. Without a teacher nothing is inherited either.
 
     Raises:
         RecipeError: an unknown distiller.
     """
     if not names:
         return recipe
-    needs_cache(names)
     training = recipe.student.training
-    changed = training.model_copy(update={"distillation": training.distillation.model_copy(update={"names": names})})
+    update: dict[str, object] = {"names": names} if needs_cache(names) else {"names": names, "inherit": ()}
+    changed = training.model_copy(update={"distillation": training.distillation.model_copy(update=update)})
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": changed})})
 
 

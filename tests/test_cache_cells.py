@@ -104,7 +104,7 @@ def not_mapped(_: ShardFile) -> None:
 
 
 @given(data=st.data(), gap=st.sampled_from([0, 1, 6, 40, 10_000]), mapped=st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_mask_reads_what_indexing_gives(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, gap: int, mapped: bool
 ) -> None:

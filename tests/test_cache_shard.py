@@ -43,7 +43,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(frames, draw(st.integers(0, 3)), draw(st.integers(0, 2)), draw(st.booleans()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=cases())
 def test_zarr_reads_what_we_append(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     root = tmp_path_factory.mktemp("shard")

@@ -272,5 +272,5 @@ def stored_and_read(spec: FeatureSpec, frame: Features) -> Features:
     return decode(spec, encode(spec, frame[spec.name], "int8"), "int8")
 
 
-StoreMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=12)
 test_the_store_behaves_as_a_dictionary = StoreMachine.TestCase

@@ -23,7 +23,7 @@ def test_detections_are_the_official_ones() -> None:
     assert errors["decoded_bboxes"] < 1e-4
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(numbers=arrays(np.float64, (3, 9), elements=st.floats(-50, 50, width=32)))
 def test_boxes_survive_their_code(numbers: np.ndarray) -> None:
     boxes = Boxes(

@@ -44,7 +44,7 @@ def deformable(stride: int = 1, spread: float = 2.0, channels: tuple[int, int] =
     return conv
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     stride=st.sampled_from([1, 2]),
     height=st.integers(1, 5),

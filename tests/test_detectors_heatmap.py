@@ -39,7 +39,7 @@ def targets_at(places: list[tuple[float, float]], labels: list[int], size: float
     return targets_of([boxes_at(places, labels, size)], GRID, CPU)[0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     angle=st.floats(-math.pi, math.pi),
     distance=st.floats(0.1, 50),

@@ -39,7 +39,7 @@ def slow_sample(maps: list[Tensor], locations: Tensor, weights: Tensor) -> Tenso
     return out
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), heads=st.integers(1, 3), points=st.integers(1, 3), queries=st.integers(1, 4))
 def test_sampling_equals_the_loop(seed: int, heads: int, points: int, queries: int) -> None:
     random = torch.Generator().manual_seed(seed)

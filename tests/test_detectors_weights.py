@@ -259,7 +259,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, content: object, mess
         load_weights(Model(), tmp_path / "other.pth")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200), start=st.sampled_from([b"", b"\x80\x02", b"PK\x03\x04"]))
 def test_any_junk_ends_in_our_error(tmp_path: Path, content: bytes, start: bytes) -> None:
     path = tmp_path / "junk.pth"

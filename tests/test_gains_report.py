@@ -48,7 +48,7 @@ def test_losses_are_told_as_well_as_wins() -> None:
     assert verdict(summarise(runs(), ROWS, None)) == (
         "NDS, Holm-corrected at 5%: better than none: feature, tempdistiller; worse than none: pkd; "
         "not told apart from none: fd3d; "
-        "too few seeds to say: fd3d-heatmap, structured-kd, unidistill, temporal-attention, best."
+        "too few seeds to say: inherited-alone, fd3d-heatmap, structured-kd, unidistill, temporal-attention, best."
     )
 
 
@@ -65,6 +65,15 @@ def test_the_page_has_the_numbers(places: Places) -> None:
     assert line(text.split("## Cost")[1], "| `pkd`") == "| `pkd` | 3.00 | 0.75 | 2.0% | 750 | +50 | 120 |"
     assert "some processor, 2 cores, Linux" in text
     assert "no setting has been tuned" in text
+
+
+def test_what_the_losses_add_to_the_teachers_head_is_told(places: Places) -> None:
+    inheriting = [made_up("inherited-alone", seed, 0.23 + 0.01 * seed) for seed in range(5)]
+    added = report(places, [*runs(), *inheriting]).split("## What the losses add")[1].split("## Aims")[0]
+    assert line(added, "| `tempdistiller`").startswith(
+        "| `tempdistiller` | `inherited-alone` | 5 | **+2.0** (+1.8 … +2.2)"
+    )
+    assert not any(line.startswith(("| `inherited-alone`", "| `none`")) for line in added.splitlines())
 
 
 def test_what_is_missing_is_marked(places: Places) -> None:

@@ -1,21 +1,27 @@
 """The study's plan: recipes of rows, what makes runs comparable, and what is refused before anything runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from gains_records import made_up
 from stage_runs import SMALL_TEACHER, cached_serially, choice_of
 
+from cache.reading import open_cache
 from pipeline.dataset import DataChoice, open_data
 from pipeline.gains.conduct import standing
+from pipeline.gains.fingerprint import cache_hash, data_hash
 from pipeline.gains.record import Record, add_record, read_records
 from pipeline.gains.rows import CACHES, ROWS, Row, chosen_rows
 from pipeline.gains.run_row import training_run
 from pipeline.gains.study import PlannedRun, StudyOptions, plan_runs, row_recipe
 from pipeline.recipes import load_recipe
 from scenes.scene_tables import SceneTables
+from scenes.synthetic.options import WorldOptions
+from scenes.synthetic.write import SIGNATURE
 from schemas.errors import CacheError, RecipeError
 from train.run import clip_plan
 
@@ -64,6 +70,16 @@ def test_rows_are_consistent() -> None:
         assert row.also_against in ("", *names)
         assert row.cache in ("", *CACHES)
         row_recipe(RECIPE, row, seed=0)
+
+
+def test_the_demo_trains_the_best_row() -> None:
+    (best,) = chosen_rows(("best",))
+    demo = load_recipe("demo")
+    assert row_recipe(demo, best, demo.student.training.seed) == demo
+
+
+def test_a_row_without_a_teacher_inherits_nothing() -> None:
+    assert row_recipe(load_recipe("demo"), NONE, 0).student.training.distillation.inherit == ()
 
 
 def test_a_row_is_the_recipe_with_its_values() -> None:
@@ -138,6 +154,25 @@ def test_a_fingerprint_is_of_what_changes_numbers(options: StudyOptions, tables:
     again = plan_runs(replace(options, recipe=quiet, threads=2, jobs=2), tables)
     assert [run.identity.study for run in again] == [run.identity.study for run in first]
     assert by_name(again) == by_name(first)
+
+
+def test_an_embedded_world_is_the_same_data_whoever_rendered_it(
+    tiny_world: Path, cache: Path, tables: SceneTables
+) -> None:
+    signature = json.loads((tiny_world / SIGNATURE).read_text())["options"]
+    embedded = RECIPE.model_copy(update={"world": WorldOptions(**signature)})
+    manifest = open_cache(cache).manifest
+    elsewhere = Mock(spec=SceneTables, data_root=tables.data_root, tables_sha256="f" * 64)
+    assert data_hash(embedded, tables) == data_hash(embedded, elsewhere)
+    other_seed = embedded.model_copy(update={"world": WorldOptions(**{**signature, "seed": 7})})
+    assert data_hash(other_seed, tables) == tables.tables_sha256[:12], "not that recipe's world, so its tables count"
+    assert data_hash(other_seed, elsewhere) == "f" * 12
+    dataset = manifest.dataset.model_copy(update={"tables_sha256": "f" * 64})
+    rendered_elsewhere = manifest.model_copy(update={"dataset": dataset})
+    assert rendered_elsewhere.fingerprint != manifest.fingerprint
+    assert cache_hash(rendered_elsewhere, "world") == cache_hash(manifest, "world") != cache_hash(manifest, "other")
+    other_teacher = manifest.model_copy(update={"precision": "float16"})
+    assert cache_hash(other_teacher, "world") != cache_hash(manifest, "world")
 
 
 def test_another_setting_is_another_row_of_the_same_study(options: StudyOptions, tables: SceneTables) -> None:

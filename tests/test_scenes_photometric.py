@@ -50,7 +50,7 @@ def published(rgb: NDArray[np.uint8], drawn: PhotometricDistortion) -> NDArray[n
     return image[..., list(drawn.channels)][..., ::-1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(distortions)
 def test_an_image_becomes_what_the_published_steps_make_of_it(drawn: PhotometricDistortion) -> None:
     before = PIXELS.copy()

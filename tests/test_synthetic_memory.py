@@ -65,7 +65,7 @@ def test_things_hidden_now_come_and_go(recorded: list[tuple[ScenePlan, Recording
     assert returns >= 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=30), st.integers(0, 29))
 def test_a_radar_point_lasts_as_long_as_the_memory(shown: list[int], leaves: int) -> None:
     pixels = np.array(shown)[:, None]

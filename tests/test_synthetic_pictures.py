@@ -68,7 +68,7 @@ def _box_pixels(camera: Camera, thing: Thing, pose: NDArray[np.float64]) -> NDAr
     return points[:, :2] / points[:, 2:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(CLASS_NAMES),
     ahead=st.floats(9, 25),
@@ -125,7 +125,7 @@ def test_part_of_a_hidden_thing_counts_in_part() -> None:
     assert 0.2 < sighting.shown[0] / sighting.whole[0] < 0.8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 100_000))
 def test_painting_order_agrees_with_rays(seed: int) -> None:
     """Along any ray, what is hit farther away is painted earlier."""

@@ -92,7 +92,7 @@ def test_nothing_ever_touches_anything(plans: list[ScenePlan]) -> None:
             assert not rectangles_overlap(poses[first], half[first], poses[second], half[second]).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), name=st.sampled_from(CLASS_NAMES), bend=st.floats(-0.02, 0.02))
 def test_place_and_heading_do_not_tell_the_pace(seed: int, name: str, bend: float) -> None:
     """The same draw at another pace stands at the same spot, facing the same way: a single frame hides the speed."""
@@ -105,7 +105,7 @@ def test_place_and_heading_do_not_tell_the_pace(seed: int, name: str, bend: floa
         np.testing.assert_allclose(poses, poses[:1].repeat(len(PACES), axis=0), atol=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-6, 6), min_size=4, max_size=4), st.lists(st.floats(0.3, 4), min_size=4, max_size=4))
 def test_overlap_agrees_with_polygon_clipping(places: list[float], halves: list[float]) -> None:
     one, other = np.array([0.0, 0.0, places[0]]), np.array(places[1:])
@@ -121,7 +121,7 @@ def test_overlap_agrees_with_polygon_clipping(places: list[float], halves: list[
         assert not overlap
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 12), st.floats(0, 12), st.floats(0, 9), st.floats(0.5, 3))
 def test_distance_is_the_integral_of_speed(before: float, after: float, change: float, ramp: float) -> None:
     profile = SpeedProfile(before, after, change, ramp)

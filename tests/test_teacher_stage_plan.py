@@ -59,7 +59,7 @@ def shard_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in cache.glob("*/c.*") if path.parent.name != "valid")
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(1, 6),
     channels=st.integers(1, 5),
@@ -104,7 +104,7 @@ def test_tiers_are_compared() -> None:
     assert measured.bytes_in("archive")[0] == measured.bytes_in("archive")[1] < archive[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(share=st.floats(0.001, 0.999), tier=st.sampled_from(TIERS))
 def test_every_option_that_is_named_fits(share: float, tier: Tier) -> None:
     order = order_of(tier, scenes=20)

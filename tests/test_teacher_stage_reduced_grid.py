@@ -25,7 +25,7 @@ def averaged(teacher: FakeTeacher, cells: int) -> dict[str, Tensor]:
     return dict(features)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 12), st.integers(0, 2**16))
 def test_averaging_keeps_the_mean_and_constants(rows: int, proportion: int, cells: int, seed: int) -> None:
     cells = min(cells, rows)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from train.adapters import ChannelAdapter, Restore, resize_bev
@@ -17,7 +17,6 @@ def ramp(rows: int, cols: int) -> torch.Tensor:
     return (3 * y[:, None] - 2 * x[None, :])[None, None]
 
 
-@settings(deadline=None)
 @given(rows=sizes, cols=sizes, new_rows=sizes, new_cols=sizes)
 def test_a_constant_stays_and_a_mean_is_kept_when_cells_grow(rows, cols, new_rows, new_cols) -> None:
     torch.testing.assert_close(
@@ -29,7 +28,6 @@ def test_a_constant_stays_and_a_mean_is_kept_when_cells_grow(rows, cols, new_row
         torch.testing.assert_close(resize_bev(bev, (new_rows, new_cols)).mean(), bev.mean(), rtol=1e-4, atol=1e-4)
 
 
-@settings(deadline=None)
 @given(rows=sizes, cols=sizes, new_rows=sizes, new_cols=sizes)
 def test_places_are_kept(rows, cols, new_rows, new_cols) -> None:
     """Exact between the outermost old centres where cells shrink or grow by a whole factor, else to 1/4 old cell."""

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import DataError
@@ -49,7 +49,6 @@ plans = {
 }
 
 
-@settings(deadline=None)
 @given(**plans)
 def test_each_frame_is_last_once_per_epoch_but_for_the_stated_repeats(lengths, length, mode, ranks, epoch):
     frames = frame_rows(lengths)
@@ -62,7 +61,6 @@ def test_each_frame_is_last_once_per_epoch_but_for_the_stated_repeats(lengths, l
     assert len(last) == frames.num_rows + plan.repeats == plan.clips_per_epoch * ranks
 
 
-@settings(deadline=None)
 @given(**plans)
 def test_a_clip_is_ascending_keyframes_of_one_scene(lengths, length, mode, ranks, epoch):
     options = ClipOptions(length=length, mode=mode)
@@ -78,7 +76,6 @@ def test_a_clip_is_ascending_keyframes_of_one_scene(lengths, length, mode, ranks
         assert clip.previous_is_adjacent == (clip.steps[-1] - 1 in clip.steps)
 
 
-@settings(deadline=None)
 @given(
     lengths=plans["lengths"],
     mode=plans["mode"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from train_world import CPU, SCENES, tiny_detector, tiny_tables
 
@@ -93,7 +93,6 @@ def test_a_missing_image_is_named(tables: SceneTables, tmp_path: Path) -> None:
         detections(own)
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 6), min_size=0, max_size=7), width=st.integers(1, 4))
 def test_lanes_hold_one_scene_at_a_time_in_order(lengths: list[int], width: int) -> None:
     scenes = [[f"{scene}:{step}" for step in range(length)] for scene, length in enumerate(lengths)]

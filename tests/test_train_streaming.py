@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_train_clips import frame_rows
 from train_world import CPU, SCENES, tiny_detector, tiny_tables
@@ -41,7 +41,6 @@ def first_epoch(plan: ClipPlan, batch_size: int) -> list[PlannedBatch]:
     raise AssertionError("streams are endless")
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), batch_size=st.integers(1, 4))
 def test_every_row_runs_through_whole_scenes_in_time_order(lengths: list[int], batch_size: int) -> None:
     batches = first_epoch(ClipPlan(frame_rows(lengths), STREAM, seed=3), batch_size)
@@ -63,7 +62,6 @@ def test_every_row_runs_through_whole_scenes_in_time_order(lengths: list[int], b
     assert len(seen) == len(set(seen)), "a frame comes twice in an epoch"
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5), batch_size=st.integers(1, 3), skip=st.integers(0, 9)
 )

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.recipe import Recipe
+from scenes.scene_tables import SceneTables
 from scenes.synthetic.options import GENERATOR_VERSION
+from scenes.synthetic.write import is_world
+from schemas.manifest import Manifest
 from train.distiller_catalogue import needs_cache
 from train.initialisation import identity_of
 
@@ -51,10 +54,27 @@ def student_hash(recipe: Recipe, *, distilled: bool) -> str:
     return short_hash({"detector": detector, "training": numbers, "init": identity_of(training.init)})
 
 
-def surroundings(recipe: Recipe, tables_sha256: str, split: str) -> Mapping[str, Any]:
+def data_hash(recipe: Recipe, tables: SceneTables) -> str:
+    """Short hash of the data set: of its tables, or of what the embedded world is made from.
+
+    The same world rendered by processors of another make differs in a few pixels and, now and then, in a LiDAR return;
+    so the tables do too. A study that goes on there goes on with the same data for all that its numbers can show.
+    """
+    if recipe.world is not None and is_world(tables.data_root, recipe.world):
+        return short_hash({"generator": GENERATOR_VERSION, "options": recipe.world.model_dump(mode="json")})
+    return tables.tables_sha256[:_LENGTH]
+
+
+def cache_hash(manifest: Manifest, data: str) -> str:
+    """Short hash of what a cache's fingerprint covers, its data set known by ``data_hash``."""
+    fields = manifest.hashed_fields()
+    return short_hash({**fields, "dataset": {**fields["dataset"], "tables_sha256": data}})
+
+
+def surroundings(recipe: Recipe, tables: SceneTables, split: str) -> Mapping[str, Any]:
     """What a run's numbers depend on beside the student's recipe and the cache, under the names of the records."""
     return {
-        "data": tables_sha256[:_LENGTH],
+        "data": data_hash(recipe, tables),
         "split": split,
         "generator": 0 if recipe.world is None else GENERATOR_VERSION,
         "packages": installed_packages(),

@@ -94,8 +94,8 @@ class RunIdentity(BaseModel):
         overrides: of the row, and of the command line in a tuning run.
         steps: of the whole training.
         split: that was scored.
-        recipe, cache, data: short hashes of the student's recipe, the cache's fingerprint (``none`` if unread) and the
-            tables.
+        recipe, cache, data: short hashes of the student's recipe, the cache (``none`` if unread) and the data set; the
+            embedded world is the same one whatever processor has rendered it.
         generator: version of the synthetic world's generator.
         packages: those that compute, with their versions.
         program: version of this program, and of the study's own arithmetic.

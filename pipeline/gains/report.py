@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.console import console
 from pipeline.gains.places import Places
 from pipeline.gains.plots import draw_curves, draw_gains
 from pipeline.gains.record import read_records
-from pipeline.gains.rows import ROWS, Row
-from pipeline.gains.summary import METRICS, Summary, summarise
+from pipeline.gains.rows import INHERITED_ALONE, ROWS, Row
+from pipeline.gains.summary import METRICS, RowRuns, Summary, summarise
 from pipeline.gains.tables import (
     SIGNIFICANT,
     cost_table,
@@ -89,6 +90,9 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
         "two-sided paired t-test, Holm-corrected over the headline rows for each metric by itself. Bold: the interval "
         "(uncorrected) excludes zero. NDS and mAP in points of 100, where higher is better; of errors lower is better.",
         headline_differences(summary),
+        "## What the losses add\n\nAll distilled rows start from the teacher's head, which is worth something by "
+        "itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected.",
+        plain_differences(summary, _beyond_inheriting(summary)),
         "## Aims",
         "\n".join(f"* {line}" for line in _aims(summary, teachers)),
     ]
@@ -110,6 +114,15 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
             f"({_MEASUREMENTS})."
         )
     return parts
+
+
+def _beyond_inheriting(summary: Summary) -> list[RowRuns]:
+    """The headline rows that distil, to be compared with the one that only starts as they do."""
+    return [
+        RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed)
+        for runs in summary.group("headline")
+        if runs.row.name not in (INHERITED_ALONE, runs.row.against)
+    ]
 
 
 _COST = (

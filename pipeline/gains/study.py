@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.reading import open_cache
-from pipeline.gains.fingerprint import machine_in_words, short_hash, student_hash, surroundings
+from pipeline.gains.fingerprint import cache_hash, machine_in_words, short_hash, student_hash, surroundings
 from pipeline.gains.record import RunIdentity
 from pipeline.gains.rows import CACHES, Row
 from pipeline.gains.run_row import RowJob, training_run
@@ -113,8 +113,9 @@ def plan_runs(options: StudyOptions, tables: SceneTables) -> tuple[PlannedRun, .
         UserError: a row cannot be run as it stands; it is named. Nothing has been written or trained.
     """
     require_labels(tables, options.split)
-    around = surroundings(options.recipe, tables.tables_sha256, options.split)
-    caches = {path: _cache_hash(path) for path in {options.cache, *map(options.cache_of, options.rows)}}
+    around = surroundings(options.recipe, tables, options.split)
+    paths = {options.cache, *map(options.cache_of, options.rows)}
+    caches = {path: _hash_of_cache(path, around["data"]) for path in paths}
     student = student_hash(options.recipe, distilled=False)
     study = short_hash({"student": student, "cache": caches[options.cache], **around})
     runs = [
@@ -130,9 +131,9 @@ def plan_runs(options: StudyOptions, tables: SceneTables) -> tuple[PlannedRun, .
     return tuple(sorted(runs, key=lambda run: run.identity.seed))
 
 
-def _cache_hash(path: Path) -> str:
-    """Of the cache's fingerprint; ``none`` where there is no cache."""
-    return open_cache(path).manifest.fingerprint[:12] if path.exists() else "none"
+def _hash_of_cache(path: Path, data: str) -> str:
+    """``none`` where there is no cache."""
+    return cache_hash(open_cache(path).manifest, data) if path.exists() else "none"
 
 
 def _planned(

@@ -64,7 +64,7 @@ def headline_differences(summary: Summary) -> str:
 
 
 def plain_differences(summary: Summary, rows: Sequence[RowRuns]) -> str:
-    """Rows of three seeds against what each is compared with, uncorrected."""
+    """Rows against what each is compared with, uncorrected."""
     lines = []
     for runs in rows:
         for against in dict.fromkeys((runs.row.against, runs.row.also_against)):

@@ -26,9 +26,10 @@ numbers ``tests/test_train_distiller_unidistill_golden.py`` reproduces. Decided 
   ``"always"``: one each for features and relation. It is applied to what was read at the points, not to the whole map:
   both are linear, and it is a hundredth of the work.
 * A BEVFormer has no dense head. The teacher's c is its cached detections, drawn at the student's cells
-  (``train/detection_heatmap.py``). The student's is its own heatmap if it predicts one, which is then the head that
-  drives, as published; ``heatmap="extra"`` or a student without takes a 1×1 convolution that only this term trains and
-  that is dropped with the teacher. The release compares the head's box maps too; there are none here.
+  (``train/detection_heatmap.py``). The student's is a 1×1 convolution that only this term trains and that is dropped
+  with the teacher; with ``heatmap="own"`` it is the heatmap that the student predicts, if it does: the head that
+  drives, as published, but that head answers to the annotations already. The release compares the head's box maps too;
+  there are none here.
 * The release softens the teacher's class maps by a temperature of 2, dense logits that lie far apart. Scores of
   detections are modest already and their tail of hundreds would be raised to a floor, so ``temperature`` is 1.
 * Of the teacher's map only the nine points are read. ``source="object_features"`` takes them from a cache that holds
@@ -80,7 +81,7 @@ class UniDistillOptions(BaseModel):
         source: where the teacher's features come from, its map or what was read at the boxes when the cache was made.
         adapter: whether the student's channels are projected, for features and relation.
         legacy_swap: read the maps where the release reads them.
-        heatmap: what answers for the student, its own heatmap where it has one or an extra head in any case.
+        heatmap: what answers for the student, an extra head or its own heatmap where it has one.
         classes: compare the largest chance of any class, or each class's.
         temperature: divides the teacher's class logits.
         min_radius_cells: of the smallest Gaussian, of detections and annotations.
@@ -95,7 +96,7 @@ class UniDistillOptions(BaseModel):
     source: Literal["bev", "object_features"] = "bev"
     adapter: Literal["auto", "always", "never"] = "auto"
     legacy_swap: bool = False
-    heatmap: Literal["own", "extra"] = "own"
+    heatmap: Literal["own", "extra"] = "extra"
     classes: Literal["any", "each"] = "any"
     temperature: float = Field(default=1.0, gt=0)
     min_radius_cells: int = Field(default=1, ge=0)
