@@ -62,26 +62,28 @@ ALL = (*_matched(1.5), INHERITED)
 
 CLASS_MAPS = f"{OPTIONS}.unidistill.classes=each"
 
+PROJECTED = f"{OPTIONS}.pkd.adapter=always"
+
 NO_RELATION = f"{OPTIONS}.tempdistiller.relation_weight=0"
 """Its curve does not fall, and without it velocity and precision come out a little better."""
 
 TUNED: Mapping[str, tuple[str, ...]] = {
     "inherited-alone": (*ALL, f"{OPTIONS}.fd3d.generation_weight=0", f"{OPTIONS}.fd3d.refinement_weight=0"),
     "feature": ALL,
-    "pkd": (*ALL, f"{OPTIONS}.pkd.adapter=always"),
+    "pkd": (*ALL, PROJECTED),
     "fd3d-heatmap": ALL,
     "tempdistiller": (*ALL, NO_RELATION),
     "structured-kd": ALL,
     "fd3d": ALL,
     "unidistill": (*ALL, CLASS_MAPS),
     "temporal-attention": ALL,
-    "best": (*_matched(1.0), INHERITED, CLASS_MAPS, NO_RELATION),
+    "best": (*_matched(1.0), INHERITED, CLASS_MAPS, NO_RELATION, PROJECTED),
 }
 """Overrides found on the tune scenes, by row. Ablations and the longer budget take over those of their row."""
 
 INHERITED_ALONE = "inherited-alone"
 
-BEST = ("fd3d", "tempdistiller", "unidistill")
+BEST = ("fd3d", "pkd", "tempdistiller", "unidistill")
 """The combination chosen on the tune scenes."""
 
 
