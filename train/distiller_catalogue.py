@@ -53,6 +53,13 @@ class DistillationOptions(BaseModel):
     temporal_attention: TemporalAttentionOptions = TemporalAttentionOptions()
     unidistill: UniDistillOptions = UniDistillOptions()
 
+    def that_are_read(self) -> dict[str, object]:
+        """The options that a run with these distillers depends on, as plain JSON values."""
+        if self.names == ("none",):
+            return {"names": list(self.names)}
+        read = {"names", "weighting", "inherit", *(name.replace("-", "_") for name in self.names)}
+        return self.model_dump(mode="json", include=read)
+
 
 DISTILLERS: Mapping[str, Callable[[DistillationOptions, DistillationSetting], Distiller]] = {
     "none": lambda _options, _setting: NoDistiller(),

@@ -88,10 +88,12 @@ class TrainOptions(BaseModel):
     def what_changes_numbers(self) -> dict[str, object]:
         """The options that a resumed run must share with the run it continues, as plain JSON values; but for ``init``.
 
-        Younger ones are left out where they are off, so that runs begun before them can go on.
+        Younger ones are left out where they are off, so that runs begun before them can go on. So are the settings of
+        distillers that take no part.
         """
         shared = self.model_dump(
             mode="json", exclude={"init", "stream", "log_every", "checkpoint_every", "evaluate_every"}
         )
+        shared["distillation"] = self.distillation.that_are_read()
         off = {"accumulate": 1, "ema_decay": None, "augmentation": {"photometric": None}}
         return {name: value for name, value in shared.items() if name not in off or value != off[name]}

@@ -48,8 +48,7 @@ def student_hash(recipe: Recipe, *, distilled: bool) -> str:
     options = numbers.pop("distillation")
     del numbers["seed"]
     if distilled and needs_cache(training.distillation.names):
-        read = {"names", "weighting", "inherit", *(name.replace("-", "_") for name in training.distillation.names)}
-        numbers["distillation"] = {name: value for name, value in options.items() if name in read}
+        numbers["distillation"] = options
     detector = recipe.student.detector.model_dump(mode="json")
     return short_hash({"detector": detector, "training": numbers, "init": identity_of(training.init)})
 
