@@ -93,9 +93,14 @@ def write_submission(path: Path, results: Mapping[str, list[dict[str, Any]]]) ->
         results: rows by sample token; every sample of the split, empty lists included.
     """
     meta = {"use_camera": True, "use_lidar": False, "use_radar": False, "use_map": False, "use_external": False}
-    parts = json.JSONEncoder(allow_nan=False).iterencode({"meta": meta, "results": results})
+    # Sample by sample: json's encoder of whole values is C and three times faster than the one that hands out parts of
+    # a document, which is Python; and a whole document would be held in memory twice.
     with whole_file(path) as file:
-        file.writelines(part.encode() for part in parts)
+        file.write(f'{{"meta": {json.dumps(meta)}, "results": {{'.encode())
+        for number, (token, rows) in enumerate(results.items()):
+            text = f"{', ' if number else ''}{json.dumps(token)}: {json.dumps(rows, allow_nan=False)}"
+            file.write(text.encode())
+        file.write(b"}}")
 
 
 def read_submission(path: Path, tables: SceneTables) -> dict[str, Boxes]:
