@@ -4,7 +4,13 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_projections, init_sampling, project_to_map, sample_deformable
+from detectors.deformable_sampling import (
+    init_projections,
+    init_sampling,
+    project_to_map,
+    sample_deformable,
+    softmax_of_few,
+)
 from detectors.feed_forward import FeedForward
 
 
@@ -65,7 +71,7 @@ class BevCrossAttention(nn.Module):
         """Where each query looks, in [0, 1] of the map, and the weight of each place; as ``sample_deformable`` asks."""
         placed = x + position
         offsets = self.sampling_offsets(placed).float().unflatten(-1, (self.heads, 1, self.points, 2))
-        weights = self.attention_weights(placed).float().unflatten(-1, (self.heads, 1, self.points)).softmax(-1)
+        weights = softmax_of_few(self.attention_weights(placed).float().unflatten(-1, (self.heads, 1, self.points)))
         size = offsets.new_tensor([self.grid.cols, self.grid.rows])
         return reference[:, :, None, None, None] + offsets / size, weights
 

@@ -5,6 +5,7 @@ Zhu et al., "Deformable DETR" (2021), equation 3, without the query-dependent pa
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float32
@@ -37,8 +38,47 @@ def sample_deformable(
         values = level_map.float().reshape(batch * heads, channels // heads, *level_map.shape[2:])
         grid = grids[level].reshape(batch * heads, points, count, 2)
         samples = functional.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        total = total + (samples * factors[level].reshape(batch * heads, 1, points, count)).sum(2)
+        total = total + weighted_sum(samples, factors[level].reshape(batch * heads, points, count))
     return total.reshape(batch, channels, count).transpose(1, 2)
+
+
+def weighted_sum(
+    samples: Float[Tensor, "n channel point query"], factors: Float[Tensor, "n point query"]
+) -> Float[Tensor, "n channel query"]:
+    """``(samples * factors[:, None]).sum(2)``, in half its time on a CPU: the products are never written down."""
+    total: Tensor = _WeightedSum.apply(samples, factors)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Point by point, so that what is written stays in the caches."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(samples, factors)
+        total = samples[:, :, 0] * factors[:, None, 0]
+        for point in range(1, samples.shape[2]):
+            total.addcmul_(samples[:, :, point], factors[:, None, point])
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        samples, factors = ctx.saved_tensors
+        of_samples, of_factors = torch.empty_like(samples), torch.empty_like(factors)
+        for point in range(samples.shape[2]):
+            torch.mul(gradient, factors[:, None, point], out=of_samples[:, :, point])
+            torch.sum(gradient * samples[:, :, point], dim=1, out=of_factors[:, point])
+        return of_samples, of_factors
+
+
+def softmax_of_few(logits: Float32[Tensor, "*group sample"]) -> Float32[Tensor, "*group sample"]:
+    """Softmax over a last dimension of a few numbers.
+
+    Along the innermost dimension torch's CPU kernel takes a row at a time: with four numbers in each, that is a tenth
+    of its speed along another.
+    """
+    return logits.movedim(-1, 0).softmax(0).movedim(0, -1)
 
 
 def project_to_map(

@@ -7,7 +7,13 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_projections, init_sampling, project_map, sample_deformable
+from detectors.deformable_sampling import (
+    init_projections,
+    init_sampling,
+    project_map,
+    sample_deformable,
+    softmax_of_few,
+)
 from detectors.reference_points import pillar_points_m, project_to_cameras
 from schemas.bev_grid import BevGrid
 
@@ -123,7 +129,7 @@ class CameraSampling(nn.Module):
         groups = (self.heads, self.levels, self.points // self.heights, self.heights, 2)
         offsets = self.sampling_offsets(asking).float().unflatten(-1, groups) / size[:, None, None]
         locations = offsets + visible.locations[:, None, None, None]
-        weights = self.attention_weights(asking).float().unflatten(-1, (self.heads, -1)).softmax(-1)
+        weights = softmax_of_few(self.attention_weights(asking).float().unflatten(-1, (self.heads, -1)))
         return locations.flatten(3, 4), weights.unflatten(-1, (self.levels, self.points))
 
 

@@ -7,7 +7,13 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from detectors.config import BEVFormerConfig
-from detectors.deformable_sampling import init_projections, init_sampling, project_to_map, sample_deformable
+from detectors.deformable_sampling import (
+    init_projections,
+    init_sampling,
+    project_to_map,
+    sample_deformable,
+    softmax_of_few,
+)
 from detectors.ego_motion import BevHistory
 from detectors.outputs import TemporalAttention
 from detectors.reference_points import cell_centers
@@ -90,7 +96,7 @@ class TemporalSelfAttention(nn.Module):
         offsets = self.sampling_offsets(query).float().unflatten(-1, (self.heads, SOURCES, self.points, 2))
         logits = self.attention_weights(query).float().unflatten(-1, (self.heads, SOURCES, self.points))
         # Each source's weights sum to one by themselves; the two results are then averaged.
-        weights = logits.softmax(-1)
+        weights = softmax_of_few(logits)
         value = project_to_map(self.value_proj, previous, self.grid.shape)
         values = (value, value if current is previous else project_to_map(self.value_proj, current, self.grid.shape))
         size = offsets.new_tensor([self.grid.cols, self.grid.rows])

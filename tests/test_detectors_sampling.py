@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from detectors.deformable_sampling import init_sampling, project_map, project_to_map, sample_deformable
+from detectors.deformable_sampling import (
+    init_sampling,
+    project_map,
+    project_to_map,
+    sample_deformable,
+    softmax_of_few,
+    weighted_sum,
+)
 from detectors.reference_points import cell_centers, pillar_points_m, project_to_cameras
 from detectors.spatial_cross_attention import CameraFeatures, CameraSampling, visible_cells
 from schemas.bev_grid import BevGrid
@@ -49,6 +56,19 @@ def test_sampling_equals_the_loop(seed: int, heads: int, points: int, queries: i
     torch.testing.assert_close(
         sample_deformable(maps, locations, weights), slow_sample(maps, locations, weights), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("points", [1, 4])
+def test_the_weighted_sum_has_the_gradients_of_what_it_stands_for(points: int) -> None:
+    samples = torch.randn(3, 5, points, 7, dtype=torch.float64, requires_grad=True)
+    factors = torch.randn(3, points, 7, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(weighted_sum(samples, factors), (samples * factors[:, None]).sum(2))
+    assert torch.autograd.gradcheck(weighted_sum, (samples, factors))
+
+
+def test_softmax_of_few_is_the_softmax_of_the_last_dimension() -> None:
+    logits = torch.randn(2, 9, 3, 2, 4) * 10
+    torch.testing.assert_close(softmax_of_few(logits), logits.softmax(-1))
 
 
 def test_a_sample_at_a_pixel_centre_is_that_pixel() -> None:
