@@ -22,7 +22,6 @@ from schemas.errors import RecipeError
 from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions, needs_cache
-from train.distillers.pkd import PKDOptions
 from train.distillers.tempdistiller import TempDistillerOptions
 from train.distillers.unidistill import UniDistillOptions
 from train.inheritance import PARTS
@@ -82,7 +81,6 @@ def demo() -> Recipe:
                     names=("fd3d", "pkd", "tempdistiller", "unidistill"),
                     weighting=WeightingOptions(rule="matched", share=1.0),
                     inherit=tuple(PARTS),
-                    pkd=PKDOptions(adapter="always"),
                     tempdistiller=TempDistillerOptions(relation_weight=0),
                     unidistill=UniDistillOptions(classes="each"),
                 ),

@@ -10,7 +10,7 @@ from train_world import CPU, SCENES, tiny_detector, tiny_tables
 from detectors.weights import load_weights
 from pipeline.periodic_evaluation import split_to_choose_by, with_evaluation
 from pipeline.recipe import override
-from pipeline.recipes import demo
+from pipeline.recipes import demo, with_distillers
 from pipeline.training import seeded_detector, train_with_progress
 from scenes.scene_tables import SceneTables
 from scenes.tables import load_tables
@@ -28,8 +28,9 @@ def run_on(tables: SceneTables, scene_names: tuple[str, ...], options: TrainOpti
 def test_a_run_is_scored_on_tune_as_it_trains(
     tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {"steps": 4, "evaluate_every": 3, "precision": "float32", "distillation.names": "[none]"}
-    recipe = override(demo(), [f"student.training.{name}={value}" for name, value in settings.items()])
+    settings = {"steps": 4, "evaluate_every": 3, "precision": "float32"}
+    alone = with_distillers(demo(), ("none",))
+    recipe = override(alone, [f"student.training.{name}={value}" for name, value in settings.items()])
     tables = load_tables(tiny_world, recipe.version, tmp_path)
     scenes, options = tables.scene_names("train"), recipe.student.training
     detector = seeded_detector(recipe.student.detector, seed=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fake_teacher import DecodingTeacher, FakeTeacher, bev_spec
-from program import Program
+from program import SMALL, Program
 from safetensors.torch import save_file
 from train_fakes import boxes_of
 
@@ -320,8 +320,12 @@ def test_a_student_learns_from_the_toy(program: Program) -> None:
     assert manifest.teacher.name == "toy_lss_teacher.py:toy_lss"
     assert [spec.name for spec in manifest.features] == ["bev", "heatmap"]
     assert manifest.grid.shape == (64, 64), "the student's is another"
-    printed = program.succeeded("train-student", "--cache", "toy-cache", "--distiller", "feature")
-    assert "NDS" in printed
+    student = ("--cache", "toy-cache", "--distiller", "feature")
+    alone = "student.training.distillation.inherit=false"
+    refused = program.refused("train-student", *student)
+    assert "no teacher parameters to inherit" in refused
+    assert f"--set {alone}" in refused
+    assert "NDS" in program.succeeded("train-student", *student, sets=(*SMALL, f"--set={alone}"))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,11 @@ def inherit(detector: BEVFormer, cache: Cache, parts: tuple[InheritedPart, ...])
         CacheError: the cache holds no parameters, or they are damaged.
         RecipeError: a tensor is one side's alone, has another shape, belongs to other classes or attention heads.
     """
-    theirs, teacher = cache.parameters(), cache.manifest.teacher
+    teacher = cache.manifest.teacher
+    try:
+        theirs = cache.parameters()
+    except CacheError as error:
+        raise CacheError(f"{error}. A student needs none with --set {_OPTION}=false") from error
     ours = detector.state_dict()
     if cache.manifest.class_names != detector.config.class_names:
         raise RecipeError(
