@@ -22,7 +22,6 @@ from schemas.errors import RecipeError
 from train.augmentation import AugmentationOptions
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions, needs_cache
-from train.distillers.tempdistiller import TempDistillerOptions
 from train.distillers.unidistill import UniDistillOptions
 from train.inheritance import PARTS
 from train.initialisation import InitOptions
@@ -48,7 +47,7 @@ def demo() -> Recipe:
 
     The teacher sees 128×224 images and every earlier frame of the scene; it comes trained, NDS 0.395, mAP 0.404 on val.
     The student sees half of that resolution, and starts from weights that never saw a teacher (``demo-start``) with the
-    teacher's head. Its four distillers are the study's ``best`` (docs/results.md, results/demo/tuning.csv).
+    teacher's head. Its three distillers are the study's ``best`` (docs/results.md, results/demo/tuning.csv).
     Command: ``make cache-teacher && make train-student``. Times and scores: README.
     """
     return Recipe(
@@ -78,10 +77,9 @@ def demo() -> Recipe:
                 precision="bfloat16",
                 init=InitOptions(weights="shipped:demo-start"),
                 distillation=DistillationOptions(
-                    names=("fd3d", "pkd", "tempdistiller", "unidistill"),
-                    weighting=WeightingOptions(rule="matched", share=1.0),
+                    names=("fd3d", "pkd", "unidistill"),
+                    weighting=WeightingOptions(rule="matched", share=1.0, shares={"pkd": 2.0}),
                     inherit=tuple(PARTS),
-                    tempdistiller=TempDistillerOptions(relation_weight=0),
                     unidistill=UniDistillOptions(classes="each"),
                 ),
                 optimizer=OptimizerOptions(lr=2e-3, backbone_lr_factor=1.0, warmup_steps=50, warmup_from=0.01),

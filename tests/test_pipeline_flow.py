@@ -46,7 +46,7 @@ def test_the_whole_flow_from_ground_truth_to_a_score(program: Program) -> None:
 
     printed = program.succeeded("train-student")
     assert "NDS" in printed
-    student = Path("out/demo/student-fd3d+pkd+tempdistiller+unidistill-seed0")
+    student = Path("out/demo/student-fd3d+pkd+unidistill-seed0")
     assert [line["step"] for line in metrics(student)] == [1, 2, 3, 4]
     score = json.loads((student / "evaluation" / "score.json").read_text())
     assert score["samples"] == 8
