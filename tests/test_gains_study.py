@@ -224,3 +224,18 @@ def test_the_same_run_of_another_study_counts(options: StudyOptions, tables: Sce
     add_record(results, filed(runs[0], study="before"))
     assert [run.name for run in standing(runs, results).todo] == ["feature, seed 0"]
     assert {record.study for record in read_records(results)} == {"before", runs[0].identity.study}
+
+
+def test_a_run_whose_row_says_the_same_in_other_words_is_filed_under_those(
+    options: StudyOptions, tables: SceneTables, tmp_path: Path
+) -> None:
+    results = tmp_path / "rows.csv"
+    wordy = replace(FEATURE, overrides=(*FEATURE.overrides, "student.training.distillation.feature.weight=1.0"))
+    earlier, later = (plan_runs(replace(options, rows=(NONE, row), seeds=(0,)), tables) for row in (FEATURE, wordy))
+    for run in earlier:
+        add_record(results, filed(run))
+    assert not standing(later, results).todo
+    assert {record.row: record.overrides for record in read_records(results)} == {
+        "none": (),
+        "feature": wordy.overrides,
+    }

@@ -34,7 +34,10 @@ class Standing:
 
 
 def standing(runs: Sequence[PlannedRun], results: Path) -> Standing:
-    """Compare the plan with the file. A run that another study has made just so counts, and is filed here too.
+    """Compare the plan with the file.
+
+    A run that another study has made just so counts, and is filed here too; one whose row has got another name, or says
+    the same in other words, is filed under those.
 
     Raises:
         DataError: the file is damaged.
@@ -45,16 +48,16 @@ def standing(runs: Sequence[PlannedRun], results: Path) -> Standing:
     done, todo = [], []
     for run in runs:
         identity = run.identity
-        record = keys.get((identity.study, identity.fingerprint, identity.seed))
-        if record is None and (twin := twins.get((identity.fingerprint, identity.seed))) is not None:
-            record = twin.model_copy(
-                update={name: getattr(identity, name) for name in ("study", "label", "group", "row", "overrides")}
-            )
-            add_record(results, record)
-        if record is not None:
-            done.append(record)
-        else:
+        key = (identity.study, identity.fingerprint, identity.seed)
+        record = keys.get(key) or twins.get(key[1:])
+        if record is None:
             todo.append(run)
+            continue
+        place = {name: getattr(identity, name) for name in ("study", "group", "row", "overrides")}
+        if any(getattr(record, name) != value for name, value in place.items()):
+            record = record.model_copy(update=place)
+            add_record(results, record)
+        done.append(record)
     studies = {run.identity.study for run in runs}
     return Standing(tuple(done), tuple(todo), sum(record.study not in studies for record in known))
 

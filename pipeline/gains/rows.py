@@ -61,9 +61,10 @@ class Row:
     cache: str = ""
 
 
-def _matched(share: float) -> tuple[str, ...]:
+def _matched(share: float, shares: str = "{}") -> tuple[str, ...]:
     """Published weights are for other features and other losses; this brings every distiller to the same say."""
-    return f"{OPTIONS}.weighting.rule=matched", f"{OPTIONS}.weighting.share={share}"
+    weighting = f"{OPTIONS}.weighting"
+    return f"{weighting}.rule=matched", f"{weighting}.share={share}", f"{weighting}.shares={shares}"
 
 
 INHERITED = f"{OPTIONS}.inherit=true"
@@ -84,7 +85,7 @@ TUNED: Mapping[str, tuple[str, ...]] = {
     "fd3d": ALL,
     "unidistill": (*ALL, CLASS_MAPS),
     "temporal-attention": ALL,
-    "best": (*_matched(1.0), f"{OPTIONS}.weighting.shares={{pkd: 2.0}}", INHERITED, CLASS_MAPS),
+    "best": (*_matched(1.0, "{pkd: 2.0}"), INHERITED, CLASS_MAPS),
 }
 """Overrides found on the tune scenes, by row. Ablations and the longer budget take over those of their row."""
 
