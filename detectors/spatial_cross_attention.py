@@ -130,7 +130,7 @@ class CameraSampling(nn.Module):
         offsets = self.sampling_offsets(asking).float().unflatten(-1, groups) / size[:, None, None]
         locations = offsets + visible.locations[:, None, None, None]
         weights = softmax_of_few(self.attention_weights(asking).float().unflatten(-1, (self.heads, -1)))
-        return locations.flatten(3, 4), weights.unflatten(-1, (self.levels, self.points))
+        return locations.flatten(3, 4), weights.reshape(*weights.shape[:-1], self.levels, self.points)
 
 
 class SpatialCrossAttention(nn.Module):

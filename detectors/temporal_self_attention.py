@@ -110,4 +110,5 @@ class TemporalSelfAttention(nn.Module):
         ]
         out = x + self.dropout(self.output_proj((gathered[0] + gathered[1]) / SOURCES))
         shape = self.grid.shape
-        return out, TemporalAttention(offsets.unflatten(1, shape), weights.unflatten(1, shape))
+        looked = weights.reshape(len(weights), *shape, *weights.shape[2:])
+        return out, TemporalAttention(offsets.unflatten(1, shape), looked)
