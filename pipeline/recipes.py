@@ -47,7 +47,8 @@ def demo() -> Recipe:
 
     The teacher sees 128×224 images and every earlier frame of the scene; it comes trained, NDS 0.395, mAP 0.404 on val.
     The student sees half of that resolution, and starts from weights that never saw a teacher (``demo-start``) with the
-    teacher's head. Its three distillers are the study's ``best`` (docs/results.md, results/demo/tuning.csv).
+    teacher's head and history fusion. Its three distillers are the study's ``best`` (docs/results.md,
+    results/demo/tuning.csv).
     Command: ``make cache-teacher && make train-student``. Times and scores: README.
     """
     return Recipe(

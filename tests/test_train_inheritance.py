@@ -20,13 +20,21 @@ from schemas.errors import CacheError, RecipeError
 from train.adapters import resize_bev
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
-from train.inheritance import BEV_QUERIES, COL_TABLE, OBJECT_QUERIES, PARTS, ROW_TABLE, hold_object_queries, inherit
+from train.inheritance import (
+    BEV_QUERIES,
+    COL_TABLE,
+    HEAD_PARTS,
+    OBJECT_QUERIES,
+    PARTS,
+    ROW_TABLE,
+    hold_object_queries,
+    inherit,
+)
 from train.loop import train
 from train.metrics_log import StepReport
 from train.options import TrainOptions
 from train.run import TrainingRun
 
-ALL = tuple(PARTS)
 TEACHER = tiny_config(rows=9, cols=8, dims=12)
 STUDENT = tiny_config(rows=6, cols=5, dims=12)
 Given = dict[str, NDArray[np.float32]]
@@ -60,6 +68,11 @@ def with_decoder(config: BEVFormerConfig, **changes: int) -> BEVFormerConfig:
     return config.model_copy(update={"decoder": config.decoder.model_copy(update=changes)})
 
 
+def with_fusion(config: BEVFormerConfig) -> BEVFormerConfig:
+    encoder = config.encoder.model_copy(update={"history_fusion": True})
+    return config.model_copy(update={"encoder": encoder, "embed_dims": 16, "neck": tiny_config(dims=16).neck})
+
+
 def with_heatmap(config: BEVFormerConfig) -> BEVFormerConfig:
     head = config.head.model_copy(update={"heatmap_queries": True})
     return config.model_copy(update={"head": head, "embed_dims": 16, "neck": tiny_config(dims=16).neck})
@@ -68,13 +81,13 @@ def with_heatmap(config: BEVFormerConfig) -> BEVFormerConfig:
 def test_every_part_is_the_teachers_and_the_rest_stays(cache_of) -> None:
     given, student = given_by(TEACHER), tiny_detector(STUDENT)
     before = {name: values.clone() for name, values in student.state_dict().items()}
-    report = inherit(student, cache_of(given), ALL)
+    report = inherit(student, cache_of(given), HEAD_PARTS)
     after = student.state_dict()
     assert set(report.resized) == {BEV_QUERIES, ROW_TABLE, COL_TABLE}
     for name in report.copied:
         np.testing.assert_array_equal(after[name].numpy(), given[name])
     begun = {*report.copied, *report.resized}
-    assert all(any(name.startswith(PARTS[part]) for name in begun) for part in ALL)
+    assert all(any(name.startswith(PARTS[part]) for name in begun) for part in HEAD_PARTS)
     assert all(torch.equal(values, after[name]) for name, values in before.items() if name not in begun)
     assert not any(name.startswith(("img_backbone.", "pts_bbox_head.transformer.encoder.")) for name in begun)
 
@@ -93,16 +106,38 @@ def test_tables_of_cells_keep_their_ground(cache_of) -> None:
 
 def test_equal_grids_are_copied_to_the_last_bit(cache_of) -> None:
     student = tiny_detector(TEACHER)
-    report = inherit(student, cache_of(given_by(TEACHER)), ALL)
+    report = inherit(student, cache_of(given_by(TEACHER)), HEAD_PARTS)
     assert report.resized == ()
     np.testing.assert_array_equal(student.state_dict()[BEV_QUERIES].numpy(), given_by(TEACHER)[BEV_QUERIES])
 
 
 def test_a_heatmap_head_is_inherited_as_the_queries(cache_of) -> None:
     teacher, student = with_heatmap(TEACHER), tiny_detector(with_heatmap(STUDENT))
-    report = inherit(student, cache_of(given_by(teacher)), ALL)
+    report = inherit(student, cache_of(given_by(teacher)), HEAD_PARTS)
     assert "pts_bbox_head.heatmap_queries.content.weight" in report.copied
     assert OBJECT_QUERIES not in report.copied
+
+
+def test_the_block_that_reads_the_memory_is_inherited_by_name_alone(cache_of) -> None:
+    given, student = given_by(with_fusion(TEACHER)), tiny_detector(with_fusion(STUDENT))
+    report = inherit(student, cache_of(given), (*HEAD_PARTS, "history_fusion"))
+    block = {name for name in student.state_dict() if name.startswith(PARTS["history_fusion"])}
+    assert block
+    assert block <= set(report.copied)
+    assert all(np.array_equal(student.state_dict()[name].numpy(), given[name]) for name in block)
+    assert "history_fusion" not in HEAD_PARTS
+
+
+def test_a_part_that_neither_has_is_refused(cache_of) -> None:
+    with pytest.raises(RecipeError, match=r"cannot inherit history_fusion: neither it nor the teacher .* has any"):
+        inherit(tiny_detector(STUDENT), cache_of(given_by(TEACHER)), ("history_fusion",))
+
+
+def test_a_cache_without_the_block_says_how_it_gets_it(cache_of) -> None:
+    student = tiny_detector(with_fusion(STUDENT))
+    old = {name: values for name, values in given_by(with_fusion(TEACHER)).items() if ".encoder." not in name}
+    with pytest.raises(RecipeError, match=r"history_fusion.* and the teacher has no such tensor.* make cache-teacher"):
+        inherit(student, cache_of(old), ("history_fusion",))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +154,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_changed(cache_of, student, me
     detector = tiny_detector(student)
     before = {name: values.clone() for name, values in detector.state_dict().items()}
     with pytest.raises(RecipeError, match=message + r".*student\.training\.distillation\.inherit"):
-        inherit(detector, cache_of(given_by(TEACHER)), ALL)
+        inherit(detector, cache_of(given_by(TEACHER)), HEAD_PARTS)
     assert all(torch.equal(values, before[name]) for name, values in detector.state_dict().items())
 
 
@@ -157,7 +192,7 @@ def test_held_queries_do_not_train() -> None:
     assert OBJECT_QUERIES in held
 
 
-@pytest.mark.parametrize(("given", "expected"), [(True, ALL), (False, ()), (("decoder",), ("decoder",))])
+@pytest.mark.parametrize(("given", "expected"), [(True, HEAD_PARTS), (False, ()), (("decoder",), ("decoder",))])
 def test_the_option_takes_all_none_or_parts(given: object, expected: tuple[str, ...]) -> None:
     assert DistillationOptions.model_validate({"inherit": given}).inherit == expected
 
@@ -167,7 +202,7 @@ def run_of(detector: BEVFormer, tables: SceneTables, cache: Cache, out: Path, na
         steps=2,
         batch_size=2,
         clips=ClipOptions(length=2),
-        distillation=DistillationOptions(names=names, inherit=ALL),
+        distillation=DistillationOptions(names=names, inherit=HEAD_PARTS),
     )
     return TrainingRun(detector, tables, SCENES, cache, options, out, CPU)
 
@@ -183,7 +218,7 @@ def test_a_run_begins_with_the_teachers_parameters_once_and_says_so(
     np.testing.assert_array_equal(fresh.state_dict()[OBJECT_QUERIES].numpy(), given[OBJECT_QUERIES])
     told = json.loads((tmp_path / "out" / "inherited.json").read_text())
     assert told["teacher"] == "tiny"
-    assert told["parts"] == list(ALL)
+    assert told["parts"] == list(HEAD_PARTS)
     assert OBJECT_QUERIES in told["copied"]
     assert BEV_QUERIES in told["resized"]
 

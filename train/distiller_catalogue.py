@@ -18,14 +18,14 @@ from train.distillers.structured_kd import StructuredKDDistiller, StructuredKDOp
 from train.distillers.tempdistiller import TempDistillerOptions, build_tempdistiller
 from train.distillers.temporal_attention import TemporalAttentionDistiller, TemporalAttentionOptions
 from train.distillers.unidistill import UniDistiller, UniDistillOptions
-from train.inheritance import PARTS, InheritedPart
+from train.inheritance import HEAD_PARTS, InheritedPart
 from train.loss_weighting import LossWeighting, WeightingOptions
 from train.targets import TeacherTargets
 
 
 def _parts(inherit: object) -> object:
-    """True stands for every part, False for none."""
-    return (tuple(PARTS) if inherit else ()) if isinstance(inherit, bool) else inherit
+    """True stands for the teacher's head, False for nothing."""
+    return (HEAD_PARTS if inherit else ()) if isinstance(inherit, bool) else inherit
 
 
 class DistillationOptions(BaseModel):
@@ -34,7 +34,8 @@ class DistillationOptions(BaseModel):
     Attributes:
         names: keys of ``DISTILLERS``; their terms add up.
         weighting: how each counts beside the others and the detection loss.
-        inherit: parts of the teacher that the student starts from (``train/inheritance.py``); true takes all.
+        inherit: parts of the teacher that the student starts from (``train/inheritance.py``); true takes
+            ``HEAD_PARTS``.
         feature, fd3d_heatmap, fd3d, pkd, structured_kd, tempdistiller, temporal_attention, unidistill: options by
             distiller, read only where it is named.
     """

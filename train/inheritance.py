@@ -4,13 +4,16 @@ A transformer detector learns its queries and positions as tables that mean noth
 student see inconsistent inputs and their features differ for reasons that no loss explains. A student that starts from
 the teacher's tables does not have to guess them. Source: weight inheriting in Structured Knowledge Distillation
 (Zhang et al., arXiv:2211.08398), of which only the abstract could be read; FD3D's and DistillBEV's released codes copy
-the teacher's head too, which is where the parts below come from.
+the teacher's head too, which is where ``HEAD_PARTS`` come from. ``history_fusion`` is ours: the block that lays the
+previous map beneath the present one (``detectors/history_fusion.py``) is small, and most of what a teacher knows about
+velocity is how to read its memory.
 
 Decided here:
 
 * Everything inherited is trained on. Learned object queries alone are held where a loss compares them by number.
 * BEV queries and position tables are brought to the student's grid as any map is: area average where cells grow, linear
   interpolation where they shrink. All else must have the teacher's shape; nothing is cut, padded or skipped.
+* ``history_fusion`` convolves cells, so it means the same only to a student whose cells are as large.
 * It happens once, before the first step; a resumed run has its parameters from its checkpoint.
 """
 
@@ -31,7 +34,7 @@ from detectors.config import BEVFormerConfig
 from schemas.errors import CacheError, RecipeError
 from train.adapters import resize_bev
 
-InheritedPart = Literal["bev_queries", "positions", "object_queries", "decoder", "branches"]
+InheritedPart = Literal["bev_queries", "positions", "history_fusion", "object_queries", "decoder", "branches"]
 
 HEAD = "pts_bbox_head."
 BEV_QUERIES = f"{HEAD}bev_embedding.weight"
@@ -41,11 +44,15 @@ OBJECT_QUERIES = f"{HEAD}query_embedding.weight"
 PARTS: Mapping[InheritedPart, tuple[str, ...]] = {
     "bev_queries": (BEV_QUERIES,),
     "positions": (ROW_TABLE, COL_TABLE),
+    "history_fusion": (f"{HEAD}transformer.encoder.history_fusion.",),
     "object_queries": (OBJECT_QUERIES, f"{HEAD}transformer.reference_points.", f"{HEAD}heatmap_queries."),
     "decoder": (f"{HEAD}transformer.decoder.",),
     "branches": (f"{HEAD}cls_branches.", f"{HEAD}reg_branches."),
 }
 """How the names of each part's tensors begin, under the published names."""
+
+HEAD_PARTS: tuple[InheritedPart, ...] = ("bev_queries", "positions", "object_queries", "decoder", "branches")
+"""What ``inherit=true`` stands for; ``history_fusion`` is asked for by name."""
 
 _OPTION = "student.training.distillation.inherit"
 
@@ -112,13 +119,20 @@ def hold_object_queries(detector: BEVFormer) -> None:
 def _names(part: InheritedPart, ours: Mapping[str, Tensor], theirs: Mapping[str, NDArray[Any]]) -> list[str]:
     """Tensors of a part, which both must have."""
     names = sorted(name for name in {*ours, *theirs} if name.startswith(PARTS[part]))
+    if not names:
+        raise RecipeError(
+            f"the student cannot inherit {part}: neither it nor the teacher whose cache this is has any. Leave {part} "
+            f"out of --set {_OPTION}=[...]"
+        )
     for name in names:
         if name not in ours or name not in theirs:
             holder, lacking = ("teacher", "student") if name in theirs else ("student", "teacher")
             raise RecipeError(
                 f"the student cannot inherit {part}: {name} is the {holder}'s, and the {lacking} has no such tensor. "
-                "Give the student a head like the teacher's (student.detector.decoder, student.detector.head), or "
-                f"leave {part} out of --set {_OPTION}=[...]"
+                "Give the student a head like the teacher's (student.detector.decoder, student.detector.head; for "
+                "the fusion student.detector.encoder.history_fusion), or "
+                f"leave {part} out of --set {_OPTION}=[...]; what an older program left out of a cache, the make "
+                "cache-teacher command that filled it adds"
             )
     return names
 

@@ -90,9 +90,13 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
         "two-sided paired t-test, Holm-corrected over the headline rows for each metric by itself. Bold: the interval "
         "(uncorrected) excludes zero. NDS and mAP in points of 100, where higher is better; of errors lower is better.",
         headline_differences(summary),
-        "## What the losses add\n\nAll distilled rows start from the teacher's head, which is worth something by "
-        "itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected.",
-        plain_differences(summary, _beyond_inheriting(summary)),
+        "## What the losses add\n\nThe rows of one distiller start from the teacher's head, which is worth something "
+        "by itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected. `best` starts "
+        "from the teacher's history fusion too; its ablations below take the two apart.",
+        plain_differences(
+            summary,
+            [RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed) for runs in _of_one_distiller(summary)],
+        ),
         "## Aims",
         "\n".join(f"* {line}" for line in _aims(summary, teachers)),
     ]
@@ -116,12 +120,12 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
     return parts
 
 
-def _beyond_inheriting(summary: Summary) -> list[RowRuns]:
-    """The headline rows that distil, to be compared with the one that only starts as they do."""
+def _of_one_distiller(summary: Summary) -> list[RowRuns]:
+    """The headline rows that distil by one distiller."""
     return [
-        RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed)
+        runs
         for runs in summary.group("headline")
-        if runs.row.name not in (INHERITED_ALONE, runs.row.against)
+        if len(runs.row.distillers) == 1 and runs.row.name not in ("none", INHERITED_ALONE)
     ]
 
 
@@ -179,8 +183,8 @@ def _aims(summary: Summary, teachers: Sequence[TeacherScore]) -> list[str]:
         lines.append(f"`best` at least +{AIM_BEST:.1f} NDS: {_met(best.mean >= AIM_BEST)} ({best.mean:+.1f}).")
     falls = {
         runs.row.name: runs.gain(none, "mave").mean
-        for runs in summary.group("headline")
-        if len(runs.row.distillers) == 1 and runs.row.name != "none" and runs.gain(none, "mave").pairs > 1
+        for runs in _of_one_distiller(summary)
+        if runs.gain(none, "mave").pairs > 1
     }
     if falls:
         most = min(falls, key=lambda name: falls[name])

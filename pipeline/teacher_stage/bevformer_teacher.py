@@ -58,9 +58,9 @@ class BEVFormerTeacher:
         return self._detector.state_dict()
 
     def inheritable(self) -> Mapping[str, Tensor]:
-        """Queries, position tables, decoder and branches, under their published names."""
+        """Queries, position tables, history fusion, decoder and branches, under their published names."""
         return {
             name: tensor
             for name, tensor in self._detector.state_dict().items()
-            if name.startswith("pts_bbox_head.") and ".encoder." not in name
+            if name.startswith("pts_bbox_head.") and (".encoder." not in name or ".history_fusion." in name)
         }
