@@ -91,8 +91,8 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
         "(uncorrected) excludes zero. NDS and mAP in points of 100, where higher is better; of errors lower is better.",
         headline_differences(summary),
         "## What the losses add\n\nThe rows of one distiller start from the teacher's head, which is worth something "
-        "by itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected. `best` starts "
-        "from the teacher's history fusion too; its ablations below take the two apart.",
+        "by itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected. `best` "
+        "starts from the teacher's history fusion too; its ablations below take the two apart.",
         plain_differences(
             summary,
             [RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed) for runs in _of_one_distiller(summary)],
