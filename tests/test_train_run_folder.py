@@ -8,8 +8,8 @@ import pytest
 import torch
 from train_world import CPU
 
-from schemas.errors import UserError
-from train.checkpoint import Progress, TrainingState, save_checkpoint
+from schemas.errors import CheckpointError, UserError
+from train.checkpoint import Progress, TrainingState, load_checkpoint, save_checkpoint
 from train.run_folder import RunFolder, open_run_folder
 
 HOLD = """
@@ -76,3 +76,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         open_run_folder(tmp_path / "file" / "out"),
     ):
         pass
+
+
+def test_a_checkpoint_of_another_programs_network_is_told(tmp_path: Path) -> None:
+    def state_of(learner: torch.nn.Module) -> TrainingState:
+        return TrainingState(learner, torch.optim.AdamW(learner.parameters()), torch.amp.GradScaler("cpu"), CPU)
+
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state_of(torch.nn.Linear(3, 2)), Progress(1), {"processes": 1})
+    with pytest.raises(CheckpointError, match=r"(?s)other parameters than .*weight.*remove the file .*OUT="):
+        load_checkpoint(path, state_of(torch.nn.Linear(4, 2)), {"processes": 1})

@@ -121,19 +121,31 @@ def load_checkpoint(path: Path, state: TrainingState, identity: Identity) -> Pro
 
     Raises:
         CheckpointError: it cannot be read, or it belongs to another detector, recipe, data set or cache, or to more or
-            fewer processes: every differing field is named with both values.
+            fewer processes: every differing field is named with both values. Or another program wrote it, whose
+            networks of these options had other parameters.
     """
     content = _read(path)
     _compare(path, content, identity)
-    state.learner.load_state_dict(content["learner"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.scaler.load_state_dict(content["scaler"])
-    if state.average is not None:
-        state.average.load_state_dict(content["average"])
+    _restore(path, state, content)
     own = content if state.processes.is_first else content["others"][state.processes.rank - 1]
     RandomStreams(own["random_cpu"], own["random_cuda"]).restore(state.device)
     memory = None if own["memory"] is None else TemporalState(**own["memory"]).to(state.device)
     return Progress(content["step"], ClipPosition(own["epoch"], own["position"]), memory)
+
+
+def _restore(path: Path, state: TrainingState, content: Mapping[str, Any]) -> None:
+    try:
+        state.learner.load_state_dict(content["learner"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.scaler.load_state_dict(content["scaler"])
+        if state.average is not None:
+            state.average.load_state_dict(content["average"])
+    except (RuntimeError, ValueError) as error:  # torch's words for names, shapes and groups that differ
+        raise CheckpointError(
+            f"{path} has the options of this run, but other parameters than this program's networks have: another "
+            f"version of the program wrote it.\n{error}\n"
+            "Go on with that version, remove the file to start afresh, or choose another folder with OUT=..."
+        ) from error
 
 
 def check_identity(path: Path, identity: Identity) -> None:
