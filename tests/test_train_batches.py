@@ -105,7 +105,9 @@ def test_a_missing_image_in_the_middle_is_named_and_nothing_hangs(tmp_path: Path
         go_through()
     assert token not in seen
     assert len(seen) < 4
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("image-decoder")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith(("image-decoder", "batch-assembler"))
+    ]
 
 
 def test_grids_decide_what_is_inside(tables: SceneTables) -> None:

@@ -1,11 +1,12 @@
 """Everything a training step needs of its clips: camera images, annotations and, from the cache, the teacher's targets.
 
-Images are decoded by a pool of threads, a few batches ahead. Decoding is not cached: measured at the demo's 224×126
-pixels it is 1.4 ms a frame, a twentieth of a student's step, and at 1600×900 the decoded frames would not fit memory.
+Images are decoded by a pool of threads, a few batches ahead, and another thread lays them together: a batch of Tiny's
+images is 28 MB, whose copying would be waited for. Decoding is not cached: measured at the demo's 224×126 pixels it is
+1.4 ms a frame, a twentieth of a student's step, and at 1600×900 the decoded frames would not fit memory.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -73,9 +74,19 @@ threads at once."""
 
 
 @dataclass(frozen=True, eq=False)
+class _Frames:
+    """What decoded frames make of a batch, on the CPU."""
+
+    current: CameraBatch
+    history: tuple[HistoryStep, ...]
+    boxes: tuple[Boxes, ...]
+    past_boxes: tuple[tuple[Boxes, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class _Pending:
     planned: PlannedBatch
-    frames: tuple[tuple[Future[CameraInputs], ...], ...]
+    frames: Future[_Frames]
     targets: Any
 
 
@@ -105,6 +116,7 @@ class BatchStream(Iterator[TrainingBatch]):
         self._look_ahead = options.look_ahead
         self._pending: deque[_Pending] = deque()
         self._decoders = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="image-decoder")
+        self._assembler = ThreadPoolExecutor(1, thread_name_prefix="batch-assembler")
 
     def __enter__(self) -> "BatchStream":
         return self
@@ -112,7 +124,9 @@ class BatchStream(Iterator[TrainingBatch]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._assembler.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._assembler.shutdown(wait=True)  # what it waited for has ended
 
     def __next__(self) -> TrainingBatch:
         """The next batch.
@@ -124,12 +138,12 @@ class BatchStream(Iterator[TrainingBatch]):
         while len(self._pending) < self._look_ahead:
             self._pending.append(self._start(next(self._planned)))
         pending = self._pending.popleft()
-        clips = [[future.result() for future in frames] for frames in pending.frames]
+        frames = pending.frames.result()
         return TrainingBatch(
-            current=batch_of([frames[-1] for frames in clips]).to(self._device),
-            history=self._history(clips),
-            boxes=tuple(in_range(_annotations(frames[-1]), self._grid) for frames in clips),
-            past_boxes=tuple(past_boxes([inputs.frame for inputs in frames]) for frames in clips),
+            current=frames.current.to(self._device),
+            history=tuple(HistoryStep(step.cameras.to(self._device), step.samples) for step in frames.history),
+            boxes=frames.boxes,
+            past_boxes=frames.past_boxes,
             previous_is_adjacent=torch.tensor(
                 [clip.previous_is_adjacent for clip in pending.planned.clips], device=self._device
             ),
@@ -140,25 +154,37 @@ class BatchStream(Iterator[TrainingBatch]):
         )
 
     def _start(self, planned: PlannedBatch) -> _Pending:
-        frames = tuple(
-            tuple(
+        decoded = [
+            [
                 self._decoders.submit(self._load_frame, token, f"{planned.after.epoch}/{clip.sample_tokens[-1]}")
                 for token in clip.sample_tokens
-            )
+            ]
             for clip in planned.clips
-        )
-        return _Pending(planned, frames, None if self._teacher is None else self._teacher.start(planned.clips))
+        ]
+        targets = None if self._teacher is None else self._teacher.start(planned.clips)
+        return _Pending(planned, self._assembler.submit(_assembled, decoded, self._grid), targets)
 
     def _collect(self, targets: Any) -> TeacherTargets | None:
         return None if self._teacher is None else self._teacher.collect(targets)
 
-    def _history(self, clips: list[list[CameraInputs]]) -> tuple[HistoryStep, ...]:
-        steps = []
-        for back in range(max(len(frames) for frames in clips), 1, -1):
-            samples = tuple(sample for sample, frames in enumerate(clips) if len(frames) >= back)
-            cameras = batch_of([clips[sample][-back] for sample in samples]).to(self._device)
-            steps.append(HistoryStep(cameras, samples))
-        return tuple(steps)
+
+def _assembled(decoded: Sequence[Sequence[Future[CameraInputs]]], grid: BevGrid) -> _Frames:
+    """Wait for the frames of every clip and lay them together."""
+    clips = [[frame.result() for frame in frames] for frames in decoded]
+    return _Frames(
+        current=batch_of([frames[-1] for frames in clips]),
+        history=_history(clips),
+        boxes=tuple(in_range(_annotations(frames[-1]), grid) for frames in clips),
+        past_boxes=tuple(past_boxes([inputs.frame for inputs in frames]) for frames in clips),
+    )
+
+
+def _history(clips: Sequence[Sequence[CameraInputs]]) -> tuple[HistoryStep, ...]:
+    steps = []
+    for back in range(max(len(frames) for frames in clips), 1, -1):
+        samples = tuple(sample for sample, frames in enumerate(clips) if len(frames) >= back)
+        steps.append(HistoryStep(batch_of([clips[sample][-back] for sample in samples]), samples))
+    return tuple(steps)
 
 
 def _annotations(inputs: CameraInputs) -> Boxes:
