@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -135,9 +136,19 @@ class BatchStream(Iterator[TrainingBatch]):
             DataError: an image or annotation is not what the tables say.
             CacheError: a cached frame is missing or damaged.
         """
-        while len(self._pending) < self._look_ahead:
-            self._pending.append(self._start(next(self._planned)))
-        pending = self._pending.popleft()
+        if not self._pending:
+            self._prepare_more()
+        if not self._pending:
+            raise StopIteration
+        batch = self._finished(self._pending.popleft())
+        self._prepare_more()  # last, for its threads would compete with what finishes this batch
+        return batch
+
+    def _prepare_more(self) -> None:
+        for planned in islice(self._planned, self._look_ahead - len(self._pending)):
+            self._pending.append(self._start(planned))
+
+    def _finished(self, pending: _Pending) -> TrainingBatch:
         frames = pending.frames.result()
         return TrainingBatch(
             current=frames.current.to(self._device),
