@@ -93,22 +93,13 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
         "## What the losses add\n\nThe rows of one distiller start from the teacher's head, which is worth something "
         "by itself: the same rows minus `inherited-alone`, intervals of single comparisons, not corrected. `best` "
         "starts from the teacher's history fusion too; its ablations below take the two apart.",
-        plain_differences(
-            summary,
-            [RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed) for runs in _of_one_distiller(summary)],
-        ),
+        _beyond_inheriting(summary),
         "## Aims",
         "\n".join(f"* {line}" for line in _aims(summary, teachers)),
     ]
     if teachers:
         parts += ["## The teacher", teacher_table(teachers)]
-    parts += [
-        "## Ablations\n\nThree seeds; intervals of single comparisons, not corrected.",
-        plain_differences(summary, summary.group("ablation")),
-        "## Three times the budget\n\nWhether the gain is that of an undertrained student.",
-        scores_table(summary.group("budget")),
-        plain_differences(summary, [runs for runs in summary.group("budget") if runs.row.against != "none"]),
-    ]
+    parts += _ablations_and_budget(summary)
     if curves:
         parts.append(f"![Scores along the training]({link(places.curves_plot)})")
     parts += [_COST, cost_table(summary), "## Settings of the rows", _settings(summary)]
@@ -118,6 +109,22 @@ def _sections(summary: Summary, teachers: Sequence[TeacherScore], places: Places
             f"({_MEASUREMENTS})."
         )
     return parts
+
+
+def _ablations_and_budget(summary: Summary) -> list[str]:
+    return [
+        "## Ablations\n\nThree seeds; intervals of single comparisons, not corrected.",
+        plain_differences(summary, summary.group("ablation")),
+        "## Three times the budget\n\nWhether the gain is that of an undertrained student.",
+        scores_table(summary.group("budget")),
+        plain_differences(summary, [runs for runs in summary.group("budget") if runs.row.against != "none"]),
+    ]
+
+
+def _beyond_inheriting(summary: Summary) -> str:
+    """The rows of one distiller beside the one that only starts as they do."""
+    beside = [RowRuns(replace(runs.row, against=INHERITED_ALONE), runs.by_seed) for runs in _of_one_distiller(summary)]
+    return plain_differences(summary, beside)
 
 
 def _of_one_distiller(summary: Summary) -> list[RowRuns]:
