@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from cache_fakes import SLOTS, SPECS, features_of, token_of, tolerance
 
+from cache.reading import open_cache
+from cache.verify import verify
 from schemas.errors import CacheError
 from schemas.features import FeatureSpec
 
@@ -99,3 +103,18 @@ def flipped(path: Path, offset: int) -> None:
 def unfinished(root: Path) -> list[Path]:
     """Partial folders of writers."""
     return list((root / ".writers" / "partial").iterdir())
+
+
+def assert_sound(root: Path, at_least: set[str], specs: tuple[FeatureSpec, ...] = SPECS) -> set[str]:
+    """Every visible scene is whole and right, the given ones are visible, and nothing is damaged."""
+    cache = open_cache(root)
+    for slot in SLOTS:
+        if slot.name in cache.scene_names:
+            for step in range(slot.length):
+                for spec in specs:
+                    exact = features_of(slot, step, specs)[spec.name]
+                    found = cache.read(token_of(slot, step), spec.name)
+                    assert np.abs(found - exact).max() <= tolerance(spec, exact, "int8")
+    assert at_least <= set(cache.scene_names)
+    assert verify(root, lambda _: None).harmful == ()
+    return set(cache.scene_names)

@@ -3,32 +3,17 @@
 import errno
 import itertools
 import os
-import random
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import zarr
-from cache_fakes import (
-    SLOTS,
-    SPECS,
-    features_of,
-    manifest_of,
-    rows_of,
-    token_of,
-    tolerance,
-    write_cache,
-    write_scene,
-)
+from cache_fakes import SLOTS, features_of, manifest_of, rows_of, write_cache, write_scene
 from cache_faults import (
     OPERATIONS,
     SMALL_SPECS,
     Outcome,
+    assert_sound,
     error_of,
     failing_disk,
     faulty_disk,
@@ -40,29 +25,10 @@ from cache_no_fsync import no_fsync
 
 from cache.durable_files import disk_errors, write_all
 from cache.reading import open_cache
-from cache.verify import verify
-from cache.writing import CacheWriter, SceneSlot, open_for_writing
+from cache.writing import CacheWriter, open_for_writing
 from schemas.errors import CacheError, DiskError
-from schemas.features import FeatureSpec
 
 __all__ = ["no_fsync"]
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def assert_sound(root: Path, at_least: set[str], specs: tuple[FeatureSpec, ...] = SPECS) -> set[str]:
-    """Every visible scene is whole and right, the given ones are visible, and nothing is damaged."""
-    cache = open_cache(root)
-    for slot in SLOTS:
-        if slot.name in cache.scene_names:
-            for step in range(slot.length):
-                for spec in specs:
-                    exact = features_of(slot, step, specs)[spec.name]
-                    found = cache.read(token_of(slot, step), spec.name)
-                    assert np.abs(found - exact).max() <= tolerance(spec, exact, "int8")
-    assert at_least <= set(cache.scene_names)
-    assert verify(root, lambda _: None).harmful == ()
-    return set(cache.scene_names)
 
 
 def opened(root: Path) -> CacheWriter:
@@ -265,89 +231,3 @@ def test_a_writer_killed_before_its_receipt_is_not_seen(tmp_path: Path, monkeypa
             scene.commit(rows_of(SLOTS[1]))
     assert zarr.open_group(tmp_path, mode="r")["valid"][1].tolist() == [0, 0, 0, 0, 0]
     assert write_scene(writer, SLOTS[1])
-
-
-def run_writer(root: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(REPOSITORY / "tests" / "cache_writer_program.py"), str(root)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment)
-
-
-def test_kill_9_at_random_instants(tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-    instants = random.Random(0)
-    done: set[str] = set()
-    for _ in range(4):
-        with run_writer(root) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(instants.uniform(0, 0.2))
-            process.kill()
-        done = assert_sound(root, done)
-    with run_writer(root) as process:
-        assert process.wait() == 0
-    assert_sound(root, {slot.name for slot in SLOTS})
-    open_for_writing(root, manifest_of(), SLOTS)
-    assert unfinished(root) == []
-    assert zarr.open_group(root, mode="r")["valid"][:].sum() == sum(slot.length for slot in SLOTS)
-
-
-def test_processes_that_write_the_same_scenes_agree(tmp_path: Path) -> None:
-    """They create the cache at the same moment, too; and a reader looks on."""
-    root = tmp_path / "cache"
-    processes = [run_writer(root) for _ in range(2)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    seen: set[str] = set()
-    while any(process.poll() is None for process in processes):
-        seen = assert_sound(root, seen)
-    for process in processes:
-        with process:
-            output, _ = process.communicate()
-        assert process.returncode == 0, output
-    assert assert_sound(root, {slot.name for slot in SLOTS}) == {slot.name for slot in SLOTS}
-    assert unfinished(root) == []
-
-
-def write_together(
-    writer: CacheWriter, slot: SceneSlot, seed: int, together: threading.Barrier, committed: list[int]
-) -> None:
-    """Append all frames, wait for the others, commit; tell whether it was this writer that made the scene."""
-    with writer.scene(slot.name) as scene:
-        for step in range(slot.length):
-            scene.append(features_of(slot, step, SMALL_SPECS, seed))
-        together.wait()
-        if scene.commit(rows_of(slot)):
-            committed.append(seed)
-
-
-def test_threads_that_write_the_same_scene_agree(tmp_path: Path) -> None:
-    """Each with numbers of its own: what is visible is one's, wholly; and a reader looks on."""
-    slot = SLOTS[1]
-    for attempt in range(5):
-        root = tmp_path / str(attempt)
-        together = threading.Barrier(3)
-        committed: list[int] = []
-        threads = [
-            threading.Thread(target=write_together, args=(opened(root), slot, seed, together, committed))
-            for seed in (1, 2)
-        ]
-        for thread in threads:
-            thread.start()
-        together.wait()
-        while any(thread.is_alive() for thread in threads):
-            cache = open_cache(root)
-            if cache.scene_names:
-                assert any((cache.read(token_of(slot, 4), "boxes") == boxes_of(slot, 4, seed)).all() for seed in (1, 2))
-        for thread in threads:
-            thread.join()
-        (winner,) = committed
-        cache = open_cache(root)
-        for step in range(slot.length):
-            assert (cache.read(token_of(slot, step), "boxes") == boxes_of(slot, step, winner)).all()
-        assert verify(root, lambda _: None).damages == ()
-
-
-def boxes_of(slot: SceneSlot, step: int, seed: int) -> Any:
-    return features_of(slot, step, SMALL_SPECS, seed)["boxes"]

@@ -1,10 +1,8 @@
 """``verify`` names every damage by scene, array and step, and nothing that is sound."""
 
-import errno
 import json
 import re
 import shutil
-import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import zarr
 from cache_fakes import SLOTS, SPECS, features_of, manifest_of, rows_of, token_of, write_cache, write_scene
 from cache_faults import SMALL_SPECS, flipped
 from cache_no_fsync import no_fsync
@@ -24,7 +21,7 @@ from cache.parquet_file import parquet_bytes, read_parquet
 from cache.repair import repair
 from cache.verify import Verification, scenes_of, verify
 from cache.writing import SceneSlot, open_for_writing
-from schemas.errors import CacheError, DiskError
+from schemas.errors import CacheError
 from schemas.features import FeatureSpec, Tier
 
 __all__ = ["no_fsync"]
@@ -264,129 +261,6 @@ def test_foreign_files_are_told(root: Path) -> None:
     assert found.harmful == ()
     shutil.copy(root / RECEIPT, root / "receipts" / "scene-0007.parquet")
     assert [damage.what for damage in verified(root).harmful] == ["a receipt for a scene that has no place here"]
-
-
-def refuse(monkeypatch: pytest.MonkeyPatch, name: str, refused: Path, error: OSError) -> None:
-    """Let one method of ``Path`` fail for one file."""
-    method = getattr(Path, name)
-
-    def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path == refused:
-            raise error
-        return method(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, name, refusing)
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [("open", SHARD), ("read_bytes", RECEIPT), ("read_bytes", VALID), ("read_bytes", Path("frames.parquet"))],
-)
-def test_a_refusal_is_told_from_a_bad_sector(
-    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: Path
-) -> None:
-    """What nobody may read is not known to be damaged, and must not be dropped."""
-    with monkeypatch.context() as patch:
-        refuse(patch, name, root / path, PermissionError(errno.EACCES, "Permission denied", str(root / path)))
-        found = verified(root)
-        assert [damage.remedy for damage in found.damages] == ["mend permissions"]
-        assert "Permission denied" in found.damages[0].what
-        assert [damage.remedy for damage in repair(root, found, lambda _: None).left] == ["mend permissions"]
-        refuse(patch, name, root / path, OSError(errno.EIO, "Input/output error", str(root / path)))
-        assert [damage.remedy for damage in verified(root).damages] in (["drop scene"], ["rebuild"])
-    assert verified(root).damages == ()
-
-
-def test_a_cache_without_permission_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = PermissionError(errno.EACCES, "Permission denied", str(root))
-    with monkeypatch.context() as patch:
-        refuse(patch, "read_bytes", root / "zarr.json", error)
-        with pytest.raises(DiskError, match=r"opening the cache failed: Permission denied .* mend its permissions"):
-            verified(root)
-    nothing = verified(root)
-    with monkeypatch.context() as patch:
-        refuse(patch, "iterdir", root / "receipts", error)
-        with pytest.raises(DiskError, match=r"verifying the cache failed: Permission denied .* mend its permissions"):
-            verified(root)
-    with monkeypatch.context() as patch:
-        refuse(patch, "mkdir", root / ".writers", error)
-        with pytest.raises(DiskError, match=r"repairing the cache failed: Permission denied .* mend its permissions"):
-            repair(root, nothing, lambda _: None)
-
-
-def rewritten(root: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    document = json.loads((root / "zarr.json").read_text())
-    change(document["attributes"])
-    (root / "zarr.json").write_text(json.dumps(document))
-
-
-BAD_GROUPS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "absent": (lambda root: (root / "zarr.json").unlink(), "there is no teacher cache at"),
-    "not JSON": (lambda root: (root / "zarr.json").write_text("{"), "is not JSON"),
-    "foreign": (lambda root: rewritten(root, lambda a: a.pop("format")), "Zarr hierarchy of another program"),
-    "future": (lambda root: rewritten(root, lambda a: a.update(format_version=9)), "has format version 9; .* Update"),
-    "edited manifest": (lambda root: rewritten(root, lambda a: a["manifest"].update(tier="archive")), "by hand"),
-    "edited axis": (
-        lambda root: rewritten(root, lambda a: a["scenes"][1].update(name="scene-0009")),
-        "the scene axis in .* was changed by hand: its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_GROUPS)
-def test_a_group_that_cannot_be_trusted_is_refused_by_all(root: Path, kind: str) -> None:
-    """Nothing is judged by a group that may be another's: above all, nothing is dropped."""
-    found = verified(root)
-    change, told = BAD_GROUPS[kind]
-    change(root)
-    before = sorted(path for path in root.rglob("*") if path.is_file())
-    for action in (
-        lambda: open_cache(root),
-        lambda: verified(root),
-        lambda: scenes_of(root),
-        lambda: repair(root, found, lambda _: None),
-    ):
-        with pytest.raises(CacheError, match=told):
-            action()
-    assert sorted(path for path in root.rglob("*") if path.is_file()) == before
-
-
-def test_another_programs_group_is_refused_by_all(tmp_path: Path) -> None:
-    zarr.create_group(str(tmp_path / "theirs"), attributes={"made": "elsewhere"})
-    found = Verification(tmp_path, (), {}, 0, 0)
-    for action in (verified, lambda path: repair(path, found, lambda _: None)):
-        with pytest.raises(CacheError, match="Zarr hierarchy of another program"):
-            action(tmp_path / "theirs")
-
-
-def test_a_cache_on_another_machine_is_refused() -> None:
-    with pytest.raises(CacheError, match=r"verified and repaired in a local folder .* on the machine that holds it"):
-        verified(Path("https://example.org/cache"))
-
-
-def test_scenes_are_committed_and_made_again_meanwhile(tmp_path: Path) -> None:
-    """Whatever the moment, a cache that is sound all the time is found so, leftovers of a commit apart."""
-    slots = SLOTS[:2]
-    writer = open_for_writing(tmp_path, manifest_of(SMALL_SPECS), SLOTS)
-    done = threading.Event()
-
-    def write_again_and_again() -> None:
-        for seed in range(16):
-            for slot in slots:
-                if seed % 4 == 3:  # what repair does, and two writers of a scene that it makes room for
-                    flipped(tmp_path / "boxes" / f"c.{SLOTS.index(slot)}.0.0.0", 0)
-                    repair(tmp_path, verified(tmp_path), lambda _: None)
-                write_scene(writer, slot, seed)
-        done.set()
-
-    thread = threading.Thread(target=write_again_and_again)
-    thread.start()
-    while not done.is_set():
-        for damage in verified(tmp_path).harmful:
-            assert damage.array_name == "boxes", damage
-            assert damage.step == 0, damage
-    thread.join()
-    assert verified(tmp_path).damages == ()
 
 
 def test_one_frame_is_in_memory_at_a_time(tmp_path: Path) -> None:

@@ -105,9 +105,21 @@ def test_a_missing_image_in_the_middle_is_named_and_nothing_hangs(tmp_path: Path
         go_through()
     assert token not in seen
     assert len(seen) < 4
-    assert not [
-        thread for thread in threading.enumerate() if thread.name.startswith(("image-decoder", "batch-assembler"))
-    ]
+    ours = ("image-decoder", "batch-assembler", "batch-starter")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
+
+
+def test_a_batch_that_cannot_be_started_fails_in_its_own_turn(tables: SceneTables) -> None:
+    clip = clip_of(tables, SCENES[0], (0,))
+
+    def one_then_none() -> Iterator[PlannedBatch]:
+        yield PlannedBatch((clip,), ClipPosition())
+        raise DataError("the second cannot be planned")
+
+    with open_batches(tables, one_then_none(), look_ahead=1) as batches:
+        assert next(batches).sample_tokens == clip.sample_tokens
+        with pytest.raises(DataError, match="the second cannot be planned"):
+            next(batches)
 
 
 def test_grids_decide_what_is_inside(tables: SceneTables) -> None:

@@ -3,27 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
-from train_fakes import EXTENT_M, bev_spec, boxes_of, exact_targets, grid_of, manifest_of, random_student
+from train_fakes import bev_spec, boxes_of, detections, exact_targets, grid_of, manifest_of, random_student
 from train_world import CPU, SCENES, fill_cache, tiny_config, tiny_detector, tiny_tables
 
-from detectors.box_code import encode_boxes
 from detectors.config import HeadConfig
-from detectors.decoding import decode_queries
-from detectors.outputs import QueryOutputs
 from detectors.teacher_features import feature_specs
-from schemas.bev_grid import BevGrid
-from schemas.boxes import Boxes
 from schemas.errors import CacheError, RecipeError
 from schemas.features import FeatureSpec
-from train.crucial_points import crucial_points, nine_points_m
-from train.detection_heatmap import detection_heatmap
+from train.crucial_points import crucial_points
 from train.distiller_catalogue import DistillationOptions
 from train.distillers.base import DistillationSetting, GroundTruth, StudentOutputs
 from train.distillers.unidistill import PUBLISHED_WEIGHTS, UniDistiller, UniDistillOptions
@@ -62,55 +53,7 @@ def student_of(bev: Tensor, heatmap: Tensor | None = None) -> StudentOutputs:
     return replace(outputs, features=replace(outputs.features, bev=bev[None], heatmap=heatmap))
 
 
-def detections(boxes: Boxes, logits: list[tuple[int, float]]) -> tuple[Tensor, Tensor]:
-    """Query logits and codes, one query per box, of one class each; the other classes are out of the question."""
-    classes = torch.full((len(boxes), 10), -30.0)
-    for query, (label, logit) in enumerate(logits):
-        classes[query, label] = logit
-    return classes, torch.from_numpy(encode_boxes(boxes))
-
-
 NOTHING = detections(boxes_of([CAR]), [(0, -30.0)])
-
-
-@settings(max_examples=30)
-@given(x=st.floats(-40, 40), y=st.floats(-40, 40), yaw=st.floats(-3.1, 3.1))
-def test_nine_points_are_the_box_from_above(x: float, y: float, yaw: float) -> None:
-    (points,) = nine_points_m(boxes_of([[x, y, 0, 2, 5, 1, yaw, 0, 0]]))
-    heading = -yaw - np.pi / 2
-    away = points - [x, y]
-    along = away @ [np.cos(heading), np.sin(heading)]
-    across = away @ [-np.sin(heading), np.cos(heading)]
-    np.testing.assert_allclose(along, [2.5, 2.5, -2.5, -2.5, 0, 2.5, 0, -2.5, 0], atol=1e-6)
-    np.testing.assert_allclose(across, [1, -1, -1, 1, 0, 0, -1, 0, 1], atol=1e-6)
-
-
-@pytest.mark.parametrize(("swap", "row", "col"), [(False, 7, 10), (True, 10, 7)])
-def test_a_box_reads_the_cell_it_stands_on(swap: bool, row: int, col: int) -> None:
-    bev = torch.zeros(1, 1, 16, 16)
-    bev[0, 0, row, col] = 1
-    read = crucial_points([boxes_of([CAR])], GRID, legacy_swap=swap).read(bev)
-    assert read[0, 0, 4].item() == pytest.approx(1, abs=1e-5)
-
-
-def test_every_cell_size_is_read_at_the_same_ground() -> None:
-    points = crucial_points([boxes_of([CAR])], GRID, legacy_swap=False)
-
-    def ramp(rows: int, cols: int) -> Tensor:
-        x = (torch.arange(cols) + 0.5) / cols
-        y = (torch.arange(rows) + 0.5) / rows
-        return torch.stack([x.expand(rows, cols), y[:, None].expand(rows, cols)])[None]
-
-    torch.testing.assert_close(points.read(ramp(16, 16)), points.read(ramp(50, 20)))
-
-
-def test_only_places_on_the_map_count() -> None:
-    half_out = [EXTENT_M[3], 0, 0, 2, 4, 1, -np.pi / 2, 0, 0]  # heads out of the map, its centre on the edge
-    outside = [70, 0, 0, 2, 4, 1, 0, 0, 0]
-    boxes = [boxes_of([half_out, outside]), boxes_of([])]
-    points = crucial_points(boxes, GRID, legacy_swap=False)
-    assert points.counts.sum(dim=-1).tolist() == [[6, 0], [0, 0]]
-    assert crucial_points(boxes, GRID, legacy_swap=True).counts.sum(dim=-1).tolist() == [[9, 9], [0, 0]]
 
 
 def test_a_student_like_its_teacher_has_no_error_in_features_and_relations() -> None:
@@ -276,34 +219,6 @@ def test_the_extra_head_learns_the_teachers_response() -> None:
         optimizer.step()
         history.append(term.item())
     assert history[-1] < 0.5 * history[0]
-
-
-def test_detections_are_drawn_at_their_cells_as_high_as_their_scores() -> None:
-    rows = [CAR, [-30, 20, 0, 1, 1, 1, 0, 0, 0], [60, 0, 0, 2, 4, 1, 0, 0, 0], [51.2, 0, 0, 2, 4, 1, 0, 0, 0]]
-    logits, codes = detections(boxes_of(rows), [(2, 1.0), (2, -1.0), (2, 5.0), (4, 5.0)])
-    heatmap = detection_heatmap(logits[None], codes[None], GRID, temperature=1.0, min_radius_cells=1)[0]
-    assert heatmap[2, 7, 10].item() == pytest.approx(torch.tensor(1.0).sigmoid().item())
-    row, col = int((20 + 51.2) / 6.4), int((-30 + 51.2) / 6.4)
-    assert heatmap[2, row, col].item() == pytest.approx(torch.tensor(-1.0).sigmoid().item())
-    assert heatmap[2].max().item() == heatmap[2, 7, 10].item()  # what lies off the map is not drawn
-    assert heatmap[4].max().item() < 1e-6
-    softened = detection_heatmap(logits[None], codes[None], GRID, temperature=2.0, min_radius_cells=1)[0]
-    assert softened[2, 7, 10].item() == pytest.approx(torch.tensor(0.5).sigmoid().item())
-
-
-def test_detections_are_those_that_are_officially_decoded() -> None:
-    torch.manual_seed(1)
-    grid = BevGrid(rows=400, cols=400, extent_m=EXTENT_M)  # so fine that no two centres share a cell
-    boxes = boxes_of(np.column_stack([np.random.default_rng(2).uniform(-50, 50, (90, 2)), np.ones((90, 7))]))
-    logits, codes = torch.randn(1, 90, 10), torch.from_numpy(encode_boxes(boxes))[None]
-    heatmap = detection_heatmap(logits, codes, grid, temperature=1.0, min_radius_cells=0)[0]
-    queries = QueryOutputs(torch.zeros(1, 1, 90, 4), torch.zeros(2, 1, 90, 3), logits[None], codes[None])
-    (decoded,) = decode_queries(queries, HeadConfig())
-    assert len(decoded) == 300
-    cols, rows = ((decoded.center_m[:, :2] + 51.2) / np.array(grid.cell_m)).astype(int).T
-    assert decoded.scores is not None
-    drawn = heatmap[decoded.labels, rows, cols].double().numpy()
-    np.testing.assert_allclose(drawn, decoded.scores, rtol=1e-5)
 
 
 def test_bev_specs_of_other_sizes_fit() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectors.box_code import encode_boxes
 from detectors.config import BEVFormerConfig
 from detectors.outputs import DetectorFeatures, QueryOutputs, TemporalAttention, TemporalState
 from schemas.bev_grid import BevGrid
@@ -159,3 +160,11 @@ def boxes_of(rows: list[list[float]] | np.ndarray) -> Boxes:
         has_velocity=np.ones(len(table), dtype=np.bool_),
         labels=np.zeros(len(table), dtype=np.int64),
     )
+
+
+def detections(boxes: Boxes, logits: list[tuple[int, float]]) -> tuple[Tensor, Tensor]:
+    """Query logits and codes, one query per box, of one class each; the other classes are out of the question."""
+    classes = torch.full((len(boxes), 10), -30.0)
+    for query, (label, logit) in enumerate(logits):
+        classes[query, label] = logit
+    return classes, torch.from_numpy(encode_boxes(boxes))
