@@ -118,6 +118,8 @@ class BatchStream(Iterator[TrainingBatch]):
         self._pending: deque[_Pending] = deque()
         self._decoders = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="image-decoder")
         self._assembler = ThreadPoolExecutor(1, thread_name_prefix="batch-assembler")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="batch-starter")
+        self._starting = self._starter.submit(self._prepare_more)
 
     def __enter__(self) -> "BatchStream":
         return self
@@ -125,6 +127,7 @@ class BatchStream(Iterator[TrainingBatch]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._starter.shutdown(wait=True, cancel_futures=True)  # it hands work to the others
         self._assembler.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._assembler.shutdown(wait=True)  # what it waited for has ended
@@ -136,12 +139,12 @@ class BatchStream(Iterator[TrainingBatch]):
             DataError: an image or annotation is not what the tables say.
             CacheError: a cached frame is missing or damaged.
         """
-        if not self._pending:
-            self._prepare_more()
+        self._starting.result()
         if not self._pending:
             raise StopIteration
         batch = self._finished(self._pending.popleft())
-        self._prepare_more()  # last, for its threads would compete with what finishes this batch
+        # Not here: the threads that it wakes would take the interpreter from the step that waits for this batch.
+        self._starting = self._starter.submit(self._prepare_more)
         return batch
 
     def _prepare_more(self) -> None:
