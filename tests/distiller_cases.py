@@ -37,6 +37,7 @@ LEARNING = {
         names=("fd3d",),
         fd3d=FD3DOptions(query_source="learned", branch=QueryBranchOptions(queries=8, layers=2, heads=2)),
     ),
+    "fd3d, no queries": DistillationOptions(names=("fd3d",), fd3d=FD3DOptions(query_source="none")),
     "pkd, always adapted": DistillationOptions(names=("pkd",), pkd=PKDOptions(adapter="always", grid="teacher")),
     "structured-kd, nearest queries": DistillationOptions(
         names=("structured-kd",),

@@ -127,6 +127,10 @@ def stopped(train: Callable[..., object], *arguments: object) -> None:
 
 def test_options_that_say_nothing_are_refused(program: Program) -> None:
     assert "--tune needs a label" in program.refused("gains", "--tune", " ")
+    share = "--set=student.training.distillation.weighting.share=0.1"
+    told = program.refused("gains", "--rows", "none", sets=(share,))
+    assert "each row says how it distils" in told
+    assert "--tune LABEL" in told
     assert "--seeds '0,x': expected whole numbers" in program.refused("gains", "--seeds", "0,x")
     assert "No run of the study is finished yet" in program.refused("gains", "--report")
 

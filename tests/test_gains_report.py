@@ -115,16 +115,26 @@ def test_pictures_and_the_teachers_rows(places: Places) -> None:
         assert (places.page.parent / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_teachers_lead_is_told_on_the_students_split_alone(places: Places) -> None:
+    places.teacher.parent.mkdir(parents=True)
+    places.teacher.write_text(
+        "row,split,nds,map,mate,mase,maoe,mave,maae,note\nteacher,tune,0.5,0.3,0.6,0.3,0.4,0.5,0.2,\n"
+    )
+    assert "Teacher at least" not in report(places, runs())
+
+
 def test_a_teachers_score_is_filed_from_its_evaluation(tmp_path: Path) -> None:
     errors = {"mATE": 0.6, "mASE": 0.3, "mAOE": 0.4, "mAVE": 0.5, "mAAE": 0.2}
     score, path = tmp_path / "score.json", tmp_path / "results" / "teacher.csv"
-    for row, nds in (("teacher", 0.1), ("teacher-no-history", 0.2), ("teacher", 0.3)):
-        score.write_text(json.dumps({"split": "val", "nds": nds, "mean_ap": 0.25, "tp_errors": errors, "samples": 9}))
+    filings = (("teacher", "val", 0.1), ("no-past", "val", 0.2), ("teacher", "tune", 0.4), ("teacher", "val", 0.3))
+    for row, split, nds in filings:
+        score.write_text(json.dumps({"split": split, "nds": nds, "mean_ap": 0.25, "tp_errors": errors, "samples": 9}))
         file_teacher_score(path, row, score, "how, and why")
     filed = read_teacher_scores(path)
-    assert [(known.row, known.nds, known.mave) for known in filed] == [
-        ("teacher-no-history", 0.2, 0.5),
-        ("teacher", 0.3, 0.5),
+    assert [(known.row, known.split, known.nds, known.mave) for known in filed] == [
+        ("no-past", "val", 0.2, 0.5),
+        ("teacher", "tune", 0.4, 0.5),
+        ("teacher", "val", 0.3, 0.5),
     ]
     assert filed[0].note == "how, and why"
 

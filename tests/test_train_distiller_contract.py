@@ -216,7 +216,8 @@ def test_a_cache_of_other_dimensions_is_refused(options: DistillationOptions) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["fd3d-heatmap", "unidistill", "unidistill, always adapted", "unidistill, objects alone"]
+    "name",
+    ["fd3d-heatmap", "fd3d, no queries", "unidistill", "unidistill, always adapted", "unidistill, objects alone"],
 )
 def test_object_losses_are_zero_without_objects(name: str) -> None:
     distillers = build_distillers(LEARNING[name], setting_of())
@@ -259,3 +260,22 @@ def test_a_distiller_without_a_cache_is_refused() -> None:
         RecipeError, match=r"--distiller feature learns from a teacher cache.*--cache.*--distiller none"
     ):
         build_distillers(DistillationOptions(names=("feature",)), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "size", "distiller", "told"),
+    [
+        ("query_logits", "class", 11, "fd3d", "11 along class, expected 10"),
+        ("query_boxes", "code", 9, "unidistill", "9 along code, expected 10"),
+        ("bev", "x", 9, "fd3d-heatmap", r"9 along x, expected 10 .*its grid is 12×10"),
+        ("query_positions", "reference", 1, "fd3d", "1 along reference, expected where queries start"),
+    ],
+)
+def test_a_cache_of_other_sizes_is_refused(name: str, dim: str, size: int, distiller: str, told: str) -> None:
+    specs = {spec.name: spec for spec in SPECS}
+    spec = specs[name]
+    shape = tuple(size if of == dim else known for of, known in zip(spec.dims, spec.shape, strict=True))
+    specs[name] = spec.model_copy(update={"shape": shape})
+    setting = replace(setting_of(), teacher=manifest_of(tuple(specs.values()), TEACHER.grid))
+    with pytest.raises(CacheError, match=rf"the cached {name} has {told}"):
+        build_distillers(DistillationOptions(names=(distiller,)), setting)

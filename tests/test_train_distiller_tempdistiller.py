@@ -41,9 +41,13 @@ TARGET = BEV.model_copy(update={"name": "temporal_target"})
 SPECS = (BEV, TARGET, *feature_specs(CONFIG)[1:])
 
 
-def build(options: TempDistillerOptions, config=CONFIG) -> Distiller:
+def build(options: TempDistillerOptions, config=CONFIG, *, inherited: bool = True) -> Distiller:
     setting = DistillationSetting(
-        config.grid, config.embed_dims, manifest_of(SPECS, GRID), student_queries=config.decoder.queries
+        config.grid,
+        config.embed_dims,
+        manifest_of(SPECS, GRID),
+        student_queries=config.decoder.queries,
+        shares_queries=inherited,
     )
     return build_tempdistiller(options, setting)
 
@@ -254,12 +258,16 @@ def test_queries_learn_from_the_nearest_or_from_their_own_number() -> None:
     assert loss(index, student, teacher) > 0.1
 
 
-def test_unequal_numbers_of_queries_cannot_be_paired_by_index() -> None:
+def test_queries_are_paired_by_index_only_where_equal_numbers_mean_equal_queries() -> None:
     other = CONFIG.model_copy(update={"decoder": CONFIG.decoder.model_copy(update={"queries": 7})})
     options = TempDistillerOptions(mode="query", pairing="index")
-    with pytest.raises(RecipeError, match=r"student has 7 and the teacher 12.*decoder.queries=12.*pairing=nearest"):
+    with pytest.raises(RecipeError, match=r"the teacher has 12, the student 7\. .*decoder.queries=12.*pairing=nearest"):
         build(options, other)
-    build(options.model_copy(update={"pairing": "nearest"}), other)
+    with pytest.raises(RecipeError, match=r"the teacher has 12, the student 12, not inherited .*inherit=true"):
+        build(options, inherited=False)
+    assert build(options).holds_queries
+    by_place = build(options.model_copy(update={"pairing": "nearest"}), other, inherited=False)
+    assert not by_place.holds_queries
 
 
 @pytest.mark.parametrize(

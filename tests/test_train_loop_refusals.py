@@ -226,3 +226,10 @@ def test_a_cache_of_other_tables_is_refused(run_of, cache: Cache, monkeypatch: p
 def test_float16_needs_cuda(run_of) -> None:
     with pytest.raises(RecipeError, match=r"float16 needs --device cuda, got cpu.*student.training.precision=bfloat16"):
         quietly(run_of(precision="float16"))
+
+
+def test_streams_have_no_epochs_to_hold_a_learning_rate_for(run_of) -> None:
+    by_epochs = OptimizerOptions(lr=1e-3, cosine="per-epoch")
+    with pytest.raises(RecipeError, match=r"cosine=per-epoch .*clips.mode=stream.*cosine=per-step"):
+        quietly(run_of(optimizer=by_epochs, clips=ClipOptions(mode="stream")))
+    quietly(run_of(optimizer=by_epochs), max_steps=1)

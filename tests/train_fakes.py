@@ -10,7 +10,7 @@ from detectors.box_code import encode_boxes
 from detectors.config import BEVFormerConfig
 from detectors.outputs import DetectorFeatures, QueryOutputs, TemporalAttention, TemporalState
 from schemas.bev_grid import BevGrid
-from schemas.boxes import Boxes
+from schemas.boxes import CLASS_NAMES, Boxes
 from schemas.features import FeatureSpec, Tier
 from schemas.manifest import DatasetIdentity, Manifest, TeacherIdentity
 from schemas.preprocessing import Preprocessing
@@ -44,7 +44,7 @@ def manifest_of(specs: tuple[FeatureSpec, ...], grid: BevGrid, tier: Tier = "int
         dataset=DatasetIdentity(name="synthetic", version="v1.0-mini", split="mini_train", tables_sha256="1" * 64),
         features=specs,
         tier=tier,
-        class_names=("car",),
+        class_names=CLASS_NAMES,
         grid=grid,
         program_version="0",
         device="cpu",

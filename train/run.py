@@ -121,7 +121,7 @@ def check_run(run: TrainingRun) -> None:
     Raises:
         CacheError: the cache was made by an untrained teacher.
         RecipeError: other classes than the data's, a precision that the device does not have, scores without anything
-            to score on, or more past frames than clips are long.
+            to score on, a learning rate by epochs for streams, or more past frames than clips are long.
     """
     if run.options.precision == "float16" and run.device.type != "cuda":
         raise RecipeError(
@@ -132,6 +132,11 @@ def check_run(run: TrainingRun) -> None:
         raise RecipeError(
             f"training.evaluate_every={run.options.evaluate_every} asks for scores, and this run has no labelled "
             "frames to score on. Give it some, or --set student.training.evaluate_every=0"
+        )
+    if run.options.optimizer.cosine == "per-epoch" and run.options.clips.mode == "stream":
+        raise RecipeError(
+            "optimizer.cosine=per-epoch holds the learning rate for an epoch, and streams (clips.mode=stream) have "
+            "epochs of changing length. Expected per-step with them: --set student.training.optimizer.cosine=per-step"
         )
     require_dataset_classes(run.detector.config.class_names)
     _check_trajectory(run.options)

@@ -9,7 +9,7 @@ from pipeline.gains.conduct import conduct
 from pipeline.gains.places import places_of
 from pipeline.gains.record import read_records
 from pipeline.gains.report import write_report
-from pipeline.gains.rows import CACHES, Row, chosen_rows
+from pipeline.gains.rows import CACHES, OPTIONS, Row, chosen_rows
 from pipeline.gains.study import StudyOptions, plan_runs
 from pipeline.gains.tuning import print_tuning
 from pipeline.missing_cache import make_missing_cache
@@ -61,6 +61,8 @@ def gains(choice: GainsChoice) -> None:
     """
     if choice.label is not None and not choice.label.strip():
         raise RecipeError("--tune needs a label that says what is tried, e.g. --tune 'fd3d, share 0.3'")
+    if choice.label is None:
+        _refuse_other_rows(choice.assignments)
     recipe, rows = load_recipe(choice.recipe, choice.assignments), chosen_rows(choice.rows)
     tables = open_data(recipe, choice.data)
     _make_caches(choice, recipe, rows)
@@ -98,6 +100,21 @@ def report(recipe_name: str, assignments: Sequence[str]) -> None:
         UserError: nothing has been run, or the file of results is damaged.
     """
     write_report(places_of(load_recipe(recipe_name, assignments).name), None)
+
+
+def _refuse_other_rows(assignments: Sequence[str]) -> None:
+    """What is set on the command line wins over a row's own, and its run would be filed as the row's.
+
+    Raises:
+        RecipeError: a distiller's setting is among it.
+    """
+    of_rows = [assignment for assignment in assignments if assignment.startswith(f"{OPTIONS}.")]
+    if of_rows:
+        raise RecipeError(
+            f"--set {of_rows[0]}: in the study each row says how it distils (pipeline/gains/rows.py), and this would "
+            "be filed under a row that says otherwise. Expected other settings of the recipe here; try this one with "
+            "--tune LABEL, which files it apart and scores it on the tune scenes"
+        )
 
 
 def _make_caches(choice: GainsChoice, recipe: Recipe, rows: Sequence[Row]) -> None:

@@ -175,8 +175,9 @@ def _how(summary: Summary, rows: str, tuning: tuple[int, str]) -> str:
 def _aims(summary: Summary, teachers: Sequence[TeacherScore]) -> list[str]:
     lines = []
     none = summary.rows["none"]
-    teacher = next((score for score in teachers if score.row == STUDENTS_EQUAL), None)
-    if teacher is not None and none.by_seed:
+    splits = {record.split for record in none.by_seed.values()}
+    teacher = next((score for score in teachers if score.row == STUDENTS_EQUAL and score.split in splits), None)
+    if teacher is not None:
         lead = 100 * teacher.nds - none.mean("nds")
         lines.append(f"Teacher at least {AIM_TEACHER:g} NDS above `none`: {_met(lead >= AIM_TEACHER)} ({lead:+.1f}).")
     for name in FOUR:

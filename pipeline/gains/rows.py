@@ -6,8 +6,9 @@ tuning.csv`` holds every such run); the ``val`` scenes are scored by the rows as
 A row is the base recipe with other distillers and a few other values. Its student, its data, its number of steps and,
 seed by seed, its first weights and the order of its clips are those of the row that it is compared with. The rows of
 one distiller start from the teacher's head and give it the same say beside the annotations, so that they differ by
-their losses alone; what the head gives by itself is a row of its own, ``inherited-alone``. ``best`` also starts from
-the teacher's history fusion; its ablations tell what is the fusion's and what the losses'.
+their losses alone; what the head gives by itself is a row of its own, ``inherited-alone``. An ablation that drops
+terms keeps the share, so those left weigh more. ``best`` also starts from the teacher's history fusion; its ablations
+tell what is the fusion's and what the losses'.
 
 Found on the way, one seed each (NDS on tune; ``none`` has 21.3):
 
@@ -152,17 +153,14 @@ def _ablations() -> tuple[Row, ...]:
         ablation(
             "fd3d-no-queries",
             "fd3d",
-            "areas are the annotated boxes; no query is read, nothing refined",
-            f"{OPTIONS}.fd3d.query_source=learned",
-            f"{OPTIONS}.fd3d.ground_truth_steps=1000000000",
-            f"{OPTIONS}.fd3d.refinement_weight=0",
-            f"{OPTIONS}.fd3d.branch_weight=0",
+            "areas are the annotated boxes; no query is read, nothing refined; generation has the share of both",
+            f"{OPTIONS}.fd3d.query_source=none",
         ),
         *(
             ablation(
                 f"unidistill-{kept}",
                 "unidistill",
-                f"the {kept} term alone",
+                f"the {kept} term alone, with the share of all three",
                 *(f"{OPTIONS}.unidistill.{term}_weight=0" for term in terms if term != kept),
             )
             for kept in terms

@@ -49,7 +49,7 @@ def read_teacher_scores(path: Path) -> tuple[TeacherScore, ...]:
 
 
 def file_teacher_score(path: Path, row: str, score_file: Path, note: str) -> None:
-    """Add a row from the ``score.json`` of an evaluation, in the place of one of the same name.
+    """Add a row from the ``score.json`` of an evaluation, in the place of one of the same name and split.
 
     Raises:
         DataError: the file of rows is damaged.
@@ -57,7 +57,7 @@ def file_teacher_score(path: Path, row: str, score_file: Path, note: str) -> Non
     score = json.loads(score_file.read_text())
     errors = {name.lower(): value for name, value in score["tp_errors"].items()}
     filed = TeacherScore(row=row, split=score["split"], note=note, nds=score["nds"], map=score["mean_ap"], **errors)
-    kept = [known for known in read_teacher_scores(path) if known.row != row]
+    kept = [known for known in read_teacher_scores(path) if (known.row, known.split) != (row, filed.split)]
     columns = ("row", "split", *SCORES, "note")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

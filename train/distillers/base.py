@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from detectors.config import BOX_CODE_LENGTH
 from detectors.outputs import DetectorFeatures, TemporalState
 from schemas.bev_grid import BevGrid
 from schemas.boxes import Boxes
@@ -14,6 +15,7 @@ from schemas.errors import CacheError
 from schemas.features import FeatureSpec
 from schemas.manifest import Manifest
 from train.adapters import require_equal_extents
+from train.crucial_points import POINTS
 from train.targets import TeacherTargets
 
 CACHED_DIMS: Mapping[str, tuple[str, ...]] = {
@@ -28,6 +30,9 @@ CACHED_DIMS: Mapping[str, tuple[str, ...]] = {
     "object_features": ("object", "crucial_point", "channel"),
 }
 """Dimensions after (scene, step) that distillers take a cached feature to have."""
+
+LEAST_REFERENCES = 2
+"""Query positions: where queries start, then where each decoder layer has moved them."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ class DistillationSetting:
         require_equal_extents(self.student_grid, self.teacher.grid)
 
     def teacher_feature(self, name: str) -> FeatureSpec:
-        """A feature the cache holds, in the dimensions of ``CACHED_DIMS``.
+        """A feature the cache holds, in the dimensions of ``CACHED_DIMS`` and as large as its grid and classes say.
 
         Raises:
-            CacheError: it does not hold it, or in other dimensions.
+            CacheError: it does not hold it, or in other dimensions or sizes.
         """
         try:
             spec = self.teacher.feature(name)
@@ -80,7 +85,33 @@ class DistillationSetting:
                 f"the cached {name} has the dimensions {', '.join(spec.dims)}; distillers read it as "
                 f"{', '.join(CACHED_DIMS[name])}. Have the teacher give it so, or leave out the distiller that needs it"
             )
+        self._require_sizes(spec)
         return spec
+
+    def _require_sizes(self, spec: FeatureSpec) -> None:
+        """A teacher of the user's own may promise anything; a class too many would be learnt as an object."""
+        known = {
+            "y": self.teacher.grid.rows,
+            "x": self.teacher.grid.cols,
+            "class": len(self.teacher.class_names),
+            "code": BOX_CODE_LENGTH,
+            "crucial_point": POINTS,
+            "xyz": 3,
+            "source": 2,
+            "axis": 2,
+        }
+        sizes = dict(zip(spec.dims, spec.shape, strict=True))
+        wrong = [
+            f"{size} along {dim}, expected {known[dim]}" for dim, size in sizes.items() if size != known.get(dim, size)
+        ]
+        if sizes.get("reference", LEAST_REFERENCES) < LEAST_REFERENCES:
+            wrong.append(f"{sizes['reference']} along reference, expected where queries start and at least one layer")
+        if wrong:
+            raise CacheError(
+                f"the cached {spec.name} has {'; '.join(wrong)} (its grid is {self.teacher.grid.rows}×"
+                f"{self.teacher.grid.cols}, its classes {len(self.teacher.class_names)}). Have the teacher give it so, "
+                "or leave out the distiller that needs it"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +156,8 @@ class Distiller(nn.Module, ABC):
         requires: features the cache must hold.
         teacher_frames: consecutive keyframes, ending with the supervised one, whose cached features are read.
         holds_queries: object queries are compared one by one, so the student's must keep their places.
-        own_terms: terms that train this module alone. They say nothing to the student, so ``weighting`` lets them be.
+        own_terms: terms that train this module alone, so ``weighting`` lets them be. Their gradients never reach the
+            student, but count in the norm that all gradients are clipped by.
     """
 
     requires: tuple[str, ...] = ()

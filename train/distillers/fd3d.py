@@ -28,6 +28,7 @@ released. The two focal losses are ours in that spirit. Decided here:
 * Areas of the learned branch are the annotated boxes (s = 1) for its first ``ground_truth_steps`` steps, when it knows
   nothing (the first epoch, in a reconstruction that counts epochs), and later in frames where no query exceeds
   ``min_score``.
+* ``query_source="none"`` is the control: areas are the annotated boxes (s = 1), nothing is refined.
 * ``mask_ratio`` is of the instances' cells; outside nothing is hidden and nothing is compared.
 * Teacher features and queries come from clean, full-size images; the release feeds its teacher the student's augmented
   ones, enlarged.
@@ -61,7 +62,7 @@ class FD3DOptions(BaseModel):
     """Options of ``fd3d``.
 
     Attributes:
-        query_source: whose queries find the objects.
+        query_source: whose queries find the objects; with ``none`` they are the annotations'.
         generation_weight, refinement_weight, branch_weight: of the three terms.
         mask_ratio: chance of an instance's cell to be hidden.
         min_score: queries not surer than this see no object; cells where K is not higher belong to none.
@@ -74,7 +75,7 @@ class FD3DOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    query_source: Literal["teacher", "learned"] = "teacher"
+    query_source: Literal["teacher", "learned", "none"] = "teacher"
     generation_weight: float = Field(default=1.0, ge=0)
     refinement_weight: float = Field(default=1.0, ge=0)
     branch_weight: float = Field(default=1.0, ge=0)
@@ -94,6 +95,8 @@ def build_fd3d(options: FD3DOptions, setting: DistillationSetting) -> Distiller:
         CacheError: the cache lacks what it reads.
         RecipeError: the query branch's heads do not divide the teacher's channels.
     """
+    if options.query_source == "none":
+        return AnnotatedFD3D(options, setting)
     return TeacherQueryFD3D(options, setting) if options.query_source == "teacher" else BranchFD3D(options, setting)
 
 
@@ -119,6 +122,12 @@ class _FD3D(Distiller):
                 for boxes, sure in zip(codes, scores, strict=True)
             ]
         )
+
+    @torch.no_grad()
+    def annotated_areas(self, targets: GroundTruth, device: torch.device) -> Float[Tensor, "batch 1 rows cols"]:
+        """K of every sample, of its annotated boxes."""
+        given = [target.codes for target in targets_of(targets.boxes, self.grid, device)]
+        return self.areas(given, [codes.new_ones(len(codes)) for codes in given])
 
     def generation(
         self,
@@ -203,7 +212,17 @@ class BranchFD3D(_FD3D):
         index, scores = best_queries(queries.logits[-1], self.options.instances, self.options.min_score)
         boxes = queries.boxes[-1].gather(1, index[..., None].expand(-1, -1, 10))
         found = self.areas(list(boxes), list(scores))
-        given = [target.codes for target in targets_of(targets.boxes, self.grid, boxes.device)]
-        annotated = self.areas(given, [codes.new_ones(len(codes)) for codes in given])
+        annotated = self.annotated_areas(targets, boxes.device)
         blind: Bool[Tensor, " batch"] = (scores[:, 0] == 0) | (self.steps < self.options.ground_truth_steps)
         return torch.where(blind[:, None, None, None], annotated, found)
+
+
+class AnnotatedFD3D(_FD3D):
+    """The annotated objects, without any query."""
+
+    requires = ("bev",)
+
+    def losses(self, student: StudentOutputs, teacher: TeacherTargets, targets: GroundTruth) -> dict[str, Tensor]:
+        """``generation``."""
+        restored, target = self.restore(student.bev), teacher_bev(teacher)
+        return {"generation": self.generation(restored, target, self.annotated_areas(targets, target.device))}

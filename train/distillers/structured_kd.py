@@ -9,7 +9,7 @@
     A, A'  1×1 convolutions to the teacher's channels; nothing where the student shares decoder and channel count
     σ      standard deviation of g_T over the cells of a frame
     p, s   class probabilities (query, class), and a query's largest
-    box    box codes (query, 10), entries weighted as in the detection loss
+    box    box codes (query, 10), entries weighted as in the published detection loss: velocity 0.2, all else 1
 
 Source: Structured Knowledge Distillation for multi-view 3D detection (Zhang et al., arXiv:2211.08398). Reconstructed
 from the abstract, which names three parts: spatial-temporal distillation of fused views and timestamps, response

@@ -21,7 +21,7 @@ that spirit. Decided here:
   that at a scene's start, and with ``frames=1``, the target is the teacher's own feature to the last bit.
 * Queries: content is compared with content, without ego motion. The frame itself stands for itself instead of attending
   to itself, which gives the same exactness. A student's query learns from the teacher's query nearest in the plane
-  (``pairing="nearest"``); ``"index"`` is for a student that inherited the teacher's queries.
+  (``pairing="nearest"``); ``"index"`` is for a student that inherited the teacher's queries, which are then held.
 * All cells are rebuilt, as in MGD, not only the hidden ones (``loss_on``).
 * The published relation spans all frames of two networks that see equally many. Ours see different numbers: the pair
   that both always have is the supervised frame and its neighbour. It counts where the student was given exactly that
@@ -106,7 +106,7 @@ def build_tempdistiller(options: TempDistillerOptions, setting: DistillationSett
 
     Raises:
         CacheError: the cache lacks what it reads.
-        RecipeError: queries are to be paired by index, and there are not equally many.
+        RecipeError: queries are to be paired by index, and equal numbers do not mean equal queries.
     """
     return BevTempDistiller(options, setting) if options.mode == "bev" else QueryTempDistiller(options, setting)
 
@@ -210,11 +210,14 @@ class QueryTempDistiller(Distiller):
         self.requires = ("query_features", "query_positions") if options.pairing == "nearest" else ("query_features",)
         self.teacher_frames = options.frames
         count, channels = setting.teacher_feature("query_features").shape
-        if options.pairing == "index" and count != setting.student_queries:
+        self.holds_queries = options.pairing == "index"
+        if self.holds_queries and (count != setting.student_queries or not setting.shares_queries):
             raise RecipeError(
-                f"tempdistiller pairs queries by index, but the student has {setting.student_queries} and the teacher "
-                f"{count}. Give the student as many (--set student.detector.decoder.queries={count}) and the teacher's "
-                "weights, or use --set student.training.distillation.tempdistiller.pairing=nearest"
+                f"tempdistiller compares queries by number: the teacher has {count}, the student "
+                f"{setting.student_queries}{'' if setting.shares_queries else ', not inherited or not learned'}. "
+                f"Inherit them (--set student.training.distillation.inherit=true, as many queries: --set "
+                f"student.detector.decoder.queries={count}, no heatmap_queries), or --set "
+                "student.training.distillation.tempdistiller.pairing=nearest"
             )
         self.rebuild = MaskedReconstruction(
             nn.Linear(setting.student_channels, channels),
