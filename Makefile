@@ -5,6 +5,8 @@
 #   ARGS="..."       any further options of the command, e.g. ARGS="--scenes scene-0001 --max-steps 20"
 #   PIP_ARGS="..."   options for pip during the set-up, e.g. PIP_ARGS="--index-url ..."
 #   PYTHON=...       the interpreter that makes the environment (3.11 or 3.12; python3.11 is preferred)
+#   VENV=...         its folder
+# A variable of another name is refused: an option that was meant would be lost without a word.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -20,6 +22,10 @@ option = $(if $(call given,$(1)),--$(2) $(call quoted,$(1)))
 OPTIONS = $(strip $(call option,RECIPE,recipe) $(call option,DATA,data) $(call option,VERSION,version) \
   $(call option,SPLIT,split) $(call option,CHECKPOINT,checkpoint) $(call option,CACHE,cache) $(call option,OUT,out) \
   $(if $(call given,ARGS),$(ARGS)))
+
+VARIABLES := RECIPE DATA VERSION SPLIT CHECKPOINT CACHE OUT ARGS PYTHON PIP_ARGS VENV
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(if $(filter $(VARIABLES),$(name)),,\
+  $(error there is no variable $(name). Expected: $(VARIABLES); options go into ARGS="--option value"))))
 
 PROGRAMS := cache-teacher train-student evaluate plan verify-cache repair-cache view-cache make-scenes demo-teacher gains
 

@@ -118,7 +118,10 @@ def create_group(layout: CacheLayout, group: CacheGroup) -> None:
 def _where_to_look(layout: AnyLayout) -> str:
     if isinstance(layout.root, RemoteFile):
         return "expected the address of the folder that holds its zarr.json"
-    return f"make one with make cache-teacher CACHE={layout.root}, or name the folder of an existing one with CACHE=..."
+    return (
+        f"make one with make cache-teacher CACHE={layout.root} (and the RECIPE=, DATA=, CHECKPOINT= that it is for), "
+        "or name the folder of an existing one with CACHE=..."
+    )
 
 
 def document_bytes(document: dict[str, Any]) -> bytes:

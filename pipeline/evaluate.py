@@ -39,6 +39,10 @@ from train.options import Precision
 DEFAULT_PICTURES = 4
 
 
+OF_ANOTHER = "name the recipe that they are of with RECIPE=, and its student with --student"
+"""What to do about weights that do not fit: a score of half a detector would say nothing."""
+
+
 @dataclass(frozen=True)
 class EvaluationJob:
     """What the command line asks to be scored.
@@ -118,7 +122,7 @@ def evaluate_checkpoint(job: EvaluationJob) -> Evaluated:
     require_labels(tables, split)
     out = job.out or _default_folder(job, weights)
     detector = build(part.detector)
-    console.print(f"{part.name}: {load_weights(detector, weights)}", soft_wrap=True)
+    console.print(f"{part.name}: {load_weights(detector, weights, instead=OF_ANOTHER)}", soft_wrap=True)
     write_recipe(job.recipe, out)  # now, so that a folder that cannot be written is told before hours of inference
     precision: Precision = "float32" if part.training is None else part.training.precision
     evaluation = Evaluation(tables, split, precision, job.device, out, job.pictures, weights, job.history)
@@ -187,6 +191,10 @@ def print_evaluated(name: str, evaluated: Evaluated) -> None:
 
 def _trained_weights(job: EvaluationJob) -> Path:
     """The weights that training left, or those of a teacher that come with the program."""
+    if job.model == "teacher" and job.recipe.teacher.training is None:
+        raise CheckpointError(
+            f"No teacher weights: recipe {job.recipe.name!r} takes published ones, so give CHECKPOINT=/path/to/file."
+        )
     if job.model == "teacher":
         expected, command = teacher_weights(teacher_folder(job.recipe)), "make demo-teacher"
         weights = finished_teacher(job.recipe) or expected

@@ -22,6 +22,9 @@ VersionOption = Annotated[str | None, typer.Option("--version", help="nuScenes v
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Split of the version. Default: its training split.", metavar="NAME")
 ]
+ScoredSplitOption = Annotated[
+    str | None, typer.Option("--split", help="Split to score. Default: the version's validation split.", metavar="NAME")
+]
 ScenesOption = Annotated[
     str | None, typer.Option("--scenes", help="Only these scenes of the split.", metavar="scene-0001,scene-0002")
 ]
@@ -135,5 +138,7 @@ def comma_separated_numbers(option: str, text: str | None) -> tuple[int, ...]:
     """
     parts = comma_separated(option, text)
     if not all(part.isdecimal() for part in parts):
-        raise RecipeError(f"{option} {text!r}: expected whole numbers separated by commas, e.g. {option} 0,1,2.")
+        raise RecipeError(
+            f"{option} {text!r}: expected whole numbers from 0 on, separated by commas, e.g. {option} 0,1,2."
+        )
     return tuple(int(part) for part in parts)

@@ -18,7 +18,7 @@ def check_folder(data_root: Path, version: str) -> None:
     if not versions:
         raise DataError(
             f"{data_root} is not a nuScenes directory: expected tables such as v1.0-mini/sample_data.json in it. "
-            "Give --data the folder that holds samples/, maps/ and v1.0-*/."
+            f"Give --data the folder that holds samples/, maps/ and v1.0-*/{_parent_hint(data_root)}."
         )
     if version in ("", ".", "..") or Path(version).name != version or not (data_root / version).is_dir():
         raise DataError(
@@ -30,3 +30,8 @@ def check_folder(data_root: Path, version: str) -> None:
             f"{data_root / version} lacks {', '.join(missing)}: nuScenes v1.0 has {len(FIELDS)} tables there. "
             "Unpack the metadata archive of this version again."
         )
+
+
+def _parent_hint(data_root: Path) -> str:
+    """For whoever names the folder of the tables itself."""
+    return f", here {data_root.parent}" if (data_root / "sample_data.json").is_file() else ""

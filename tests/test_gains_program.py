@@ -133,6 +133,7 @@ def test_options_that_say_nothing_are_refused(program: Program) -> None:
     assert "--tune LABEL" in told
     assert "--seeds '0,x': expected whole numbers" in program.refused("gains", "--seeds", "0,x")
     assert "No run of the study is finished yet" in program.refused("gains", "--report")
+    assert "takes no --rows, --seeds or --tune" in program.refused("gains", "--report", "--rows", "none")
 
 
 def python(folder: Path, name: str, code: str) -> Process:

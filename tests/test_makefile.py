@@ -55,3 +55,10 @@ def test_a_quote_in_a_path_is_no_way_out() -> None:
 
 def test_the_environment_is_not_read() -> None:
     assert dry_run("train-student", RECIPE="bevformer-base", ARGS="--untrained").endswith("train-student")
+
+
+@pytest.mark.parametrize("name", ["DISTILLER", "RECIPIE"])
+def test_an_unknown_variable_is_refused_rather_than_lost(name: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        dry_run("train-student", f"{name}=fd3d")
+    assert f"there is no variable {name}. Expected: RECIPE DATA" in refused.value.stderr

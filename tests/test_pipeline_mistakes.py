@@ -125,13 +125,31 @@ def test_a_file_where_a_folder_is_wanted(program: Program, weights: str) -> None
     assert "file is a file; a teacher cache is a folder" in program.refused("train-student", "--cache", "file")
     for command in ("demo-teacher", "train-student"):
         more = ("--distiller", "none") if command == "train-student" else ()
-        assert "opening the training folder failed: File exists (file" in program.refused(
-            command, "--out", "file", *more
-        )
+        refused = program.refused(command, "--out", "file", *more)
+        assert "opening the training folder failed: file is a file, expected a folder" in refused
+        assert "OUT=" in refused
     refused = program.refused("evaluate", "--checkpoint", weights, "--out", "file")
     assert "The operating system refused: File exists (file)" in refused
     assert "frames in" not in refused, "told before the detector runs"
     assert file.read_text() == "in the way"
+
+
+def test_a_published_teacher_has_no_weights_to_train(program: Program) -> None:
+    refused = program.refused("evaluate", "--recipe", "bevformer-base", "--model", "teacher", sets=())
+    assert "recipe 'bevformer-base' takes published ones, so give CHECKPOINT=" in refused
+    assert "demo-teacher" not in refused
+
+
+def test_weights_of_another_detector_are_not_scored_in_part(program: Program, weights: str) -> None:
+    refused = program.refused("evaluate", "--model", "teacher", "--checkpoint", weights)
+    assert "name the recipe that they are of with RECIPE=" in refused
+    assert "--allow-partial" not in refused
+
+
+def test_what_a_student_may_inherit_is_listed(program: Program) -> None:
+    refused = program.refused("train-student", "--set", "student.training.distillation.inherit=all")
+    assert "expected true, false or a list of bev_queries, positions, history_fusion" in refused
+    assert "got 'all'" in refused
 
 
 def test_the_recipe_stands_beside_a_score(program: Program, weights: str) -> None:

@@ -39,6 +39,10 @@ def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_nuscenes(tmp_path: Path) -> None:
     message = refusal(tmp_path)
     assert message.startswith(f"{tmp_path} is not a nuScenes directory: expected tables such as v1.0-mini/")
+    assert message.endswith("the folder that holds samples/, maps/ and v1.0-*/.")
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "v1.0-mini" / "sample_data.json").write_text("[]")
+    assert refusal(tmp_path / "v1.0-mini").endswith(f"and v1.0-*/, here {tmp_path}.")
 
 
 @pytest.mark.parametrize(

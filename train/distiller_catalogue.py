@@ -18,13 +18,15 @@ from train.distillers.structured_kd import StructuredKDDistiller, StructuredKDOp
 from train.distillers.tempdistiller import TempDistillerOptions, build_tempdistiller
 from train.distillers.temporal_attention import TemporalAttentionDistiller, TemporalAttentionOptions
 from train.distillers.unidistill import UniDistiller, UniDistillOptions
-from train.inheritance import HEAD_PARTS, InheritedPart
+from train.inheritance import HEAD_PARTS, PARTS, InheritedPart
 from train.loss_weighting import LossWeighting, WeightingOptions
 from train.targets import TeacherTargets
 
 
 def _parts(inherit: object) -> object:
     """True stands for the teacher's head, False for nothing."""
+    if isinstance(inherit, str):
+        raise ValueError(f"expected true, false or a list of {', '.join(PARTS)}; got {inherit!r}")
     return (HEAD_PARTS if inherit else ()) if isinstance(inherit, bool) else inherit
 
 

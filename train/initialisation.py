@@ -49,8 +49,9 @@ class InitOptions(BaseModel):
         twice = not self.parts or any(part.partition(".")[0] == BACKBONE for part in self.parts)
         if self.weights is not None and self.backbone is not None and twice:
             raise ValueError(
-                "weights and backbone would both fill the image backbone. Leave one of them out, or say which parts "
-                f"the weights are for: --set '{_OPTION}.parts=[img_neck, pts_bbox_head]'"
+                f"weights ({self.weights}) and backbone ({self.backbone}) would both fill the image backbone. Leave "
+                f"one of them out (--set {_OPTION}.weights=null), or say which parts the weights are for: "
+                f"--set '{_OPTION}.parts=[img_neck, pts_bbox_head]'"
             )
         return self
 

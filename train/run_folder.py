@@ -120,6 +120,10 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except FileExistsError as error:
+        raise UserError(
+            f"{doing} failed: {path} is a file, expected a folder. Choose another one with OUT=..., or move it away."
+        ) from error
     except OSError as error:
         existing = next(folder for folder in [path, *path.parents] if folder.exists())
         raise UserError(

@@ -115,7 +115,7 @@ def evaluate(
     assignments: options.SetOption = None,
     data: options.DataOption = None,
     version: options.VersionOption = None,
-    split: options.SplitOption = None,
+    split: options.ScoredSplitOption = None,
     student: options.StudentOption = None,
     checkpoint: options.CheckpointOption = None,
     out: options.OutOption = None,

@@ -37,8 +37,14 @@ def gains(
     with told_clearly("Finished runs are kept; run the same command to go on with the others."):
         from pipeline.dataset import DataChoice
         from pipeline.gains import program
+        from schemas.errors import RecipeError
 
         if report:
+            if rows or seeds or tune is not None:
+                raise RecipeError(
+                    "--report writes the report of all runs that are finished, and takes no --rows, --seeds or --tune. "
+                    "Leave those out, or leave out --report to run what is missing"
+                )
             program.report(recipe, assignments or ())
             return
         choice = program.GainsChoice(

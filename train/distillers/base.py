@@ -77,8 +77,9 @@ class DistillationSetting:
         except KeyError:
             held = ",".join(spec.name for spec in self.teacher.features)
             raise CacheError(
-                f"the cache has no feature {name!r}, which a distiller needs; it holds {held}. Make one that does: "
-                f"make cache-teacher CACHE=<another folder> ARGS='--arrays {held},{name}'"
+                f"the cache has no feature {name!r}, which a distiller needs; it holds {held}. Make one that does, of "
+                "a teacher that gives it, with the options of this one: make cache-teacher CACHE=<another folder> "
+                f"ARGS='--arrays {held},{name}', or without --arrays for all that its recipe keeps"
             ) from None
         if spec.dims != CACHED_DIMS[name]:
             raise CacheError(
