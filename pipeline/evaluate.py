@@ -202,8 +202,10 @@ def _trained_weights(job: EvaluationJob) -> Path:
         expected, command = student_weights(student_folder(job.recipe)), "make train-student"
         weights = expected
     if not weights.exists():
+        others = sorted(map(str, expected.parent.parent.glob(f"{job.model}*/{expected.name}")))
+        there = f" There are {', '.join(others)}." if others else ""
         raise CheckpointError(
-            f"No {job.model} weights at {expected}: run `{command}` first, or give CHECKPOINT=/path/to/file."
+            f"No {job.model} weights at {expected}: run `{command}` first, or give CHECKPOINT=/path/to/file.{there}"
         )
     return weights
 

@@ -146,6 +146,15 @@ def test_weights_of_another_detector_are_not_scored_in_part(program: Program, we
     assert "--allow-partial" not in refused
 
 
+def test_students_that_were_trained_otherwise_are_listed(program: Program, weights: str) -> None:
+    other = program.folder / "out" / "demo" / "student-pkd-seed7" / "weights.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(Path(weights).read_bytes())
+    refused = program.refused("evaluate", "--set", "student.training.seed=3")
+    assert "run `make train-student` first, or give CHECKPOINT=/path/to/file." in refused
+    assert "There are out/demo/student-pkd-seed7/weights.safetensors." in refused
+
+
 def test_what_a_student_may_inherit_is_listed(program: Program) -> None:
     refused = program.refused("train-student", "--set", "student.training.distillation.inherit=all")
     assert "expected true, false or a list of bev_queries, positions, history_fusion" in refused
