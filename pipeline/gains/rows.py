@@ -198,7 +198,7 @@ LOOK_AHEAD = Row(
 def _budget() -> tuple[Row, ...]:
     def longer(name: str, distillers: tuple[str, ...], overrides: tuple[str, ...]) -> Row:
         note = "three times the steps"
-        return Row(name, "budget", distillers, note, overrides, steps_factor=3, curve_points=10, seeds=3)
+        return Row(name, "budget", distillers, note, overrides, steps_factor=3, curve_points=10, seeds=2)
 
     return longer("none-3x", ("none",), ()), replace(longer("best-3x", BEST, TUNED["best"]), against="none-3x")
 
