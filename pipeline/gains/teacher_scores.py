@@ -1,6 +1,21 @@
 """The teacher's own rows: each is scored once by ``make evaluate`` and filed by hand, with how it was made.
 
-python -m pipeline.gains.teacher_scores results/demo/teacher.csv teacher path/to/score.json "as it filled the cache"
+    python -m pipeline.gains.teacher_scores results/demo/teacher.csv teacher path/to/score.json "as it filled the cache"
+
+Where the demo's teacher has its lead from is told by three that go on from its weights for equally long (400 steps),
+one with what it has, one without history, one with the student's images, each scored as it was trained:
+
+    ON="--set teacher.training.init.weights=shipped:demo-teacher --set teacher.training.steps=400
+        --set teacher.training.history_from_step=0 --set teacher.training.optimizer.lr=5e-4"
+
+    trained-on      $ON --set teacher.name=demo-trained-on
+    no-past         $ON --set teacher.name=demo-no-past --set teacher.training.history_from_step=1000000000
+                    --set teacher.detector.loss.velocity_needs_history=false
+    small-images    $ON --set teacher.name=demo-small-images --set teacher.detector.preprocessing.scale=0.5
+                    --set teacher.detector.preprocessing.pad_multiple=16
+
+by ``python -m pipeline demo-teacher <these> --out FOLDER``, then ``python -m pipeline evaluate --model teacher <these>
+--checkpoint FOLDER/teacher.safetensors --split val`` (``no-past`` with ``--no-history``).
 """
 
 import csv
