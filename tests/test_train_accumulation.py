@@ -1,6 +1,5 @@
 """Steps of several batches: one big batch where losses are means, and all or nothing when something goes wrong."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_world import CPU, SCENES, fill_cache, quietly, run_builder, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, logged, quietly, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache
 from scenes.scene_tables import SceneTables
@@ -53,13 +52,6 @@ def cache(tables: SceneTables, tmp_path_factory: pytest.TempPathFactory) -> Cach
 def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
     return run_builder(TrainingRun(tiny_detector(), tables, SCENES, cache, OPTIONS, tmp_path, CPU))
-
-
-def logged(run: TrainingRun) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"], line["pace"]
-    return lines
 
 
 def saved(run: TrainingRun) -> dict[str, Any]:

@@ -1,16 +1,14 @@
 """The loop learns, resumes bit by bit, and loses nothing when something goes wrong."""
 
-import json
 import math
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from train_world import CPU, SCENES, fill_cache, run_builder, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, logged, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache
 from detectors.bevformer import BEVFormer
@@ -56,13 +54,6 @@ def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., T
 def quietly(run: TrainingRun, max_steps: int | None = None) -> tuple[TrainOutcome, list[StepReport]]:
     reports: list[StepReport] = []
     return train(run, reports.append, max_steps), reports
-
-
-def logged(run: TrainingRun) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"], line["pace"]
-    return lines
 
 
 def parameters(detector: BEVFormer) -> dict[str, torch.Tensor]:

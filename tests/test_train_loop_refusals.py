@@ -1,6 +1,5 @@
 """What goes wrong in a run, and what it is refused for: told with step, term and samples, and nothing is lost."""
 
-import json
 import math
 import os
 import shutil
@@ -10,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from train_world import CPU, SCENES, fill_cache, run_builder, tiny_config, tiny_detector, tiny_tables
+from train_world import CPU, SCENES, fill_cache, logged, quietly, run_builder, tiny_config, tiny_detector, tiny_tables
 
 from cache.reading import Cache, open_cache
 from scenes.scene_tables import SceneTables
 from schemas.errors import CacheError, CheckpointError, DataError, RecipeError, UserError
 from train.clips import ClipOptions
 from train.distiller_catalogue import DistillationOptions
-from train.loop import TrainOutcome, train
+from train.loop import train
 from train.metrics_log import StepReport
 from train.options import OptimizerOptions, TrainOptions
 from train.run import TrainingRun
@@ -49,18 +48,6 @@ def cache(tables: SceneTables, tmp_path_factory: pytest.TempPathFactory) -> Cach
 def run_of(tables: SceneTables, cache: Cache, tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run in ``tmp_path / out`` of a fresh detector; keyword arguments are option fields or fields of the run."""
     return run_builder(TrainingRun(tiny_detector(), tables, SCENES, cache, OPTIONS, tmp_path, CPU))
-
-
-def quietly(run: TrainingRun, max_steps: int | None = None) -> tuple[TrainOutcome, list[StepReport]]:
-    reports: list[StepReport] = []
-    return train(run, reports.append, max_steps), reports
-
-
-def logged(run: TrainingRun) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"], line["pace"]
-    return lines
 
 
 def break_at(run: TrainingRun, step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def _refuse_other_rows(assignments: Sequence[str]) -> None:
     Raises:
         RecipeError: a distiller's setting is among it.
     """
-    of_rows = [assignment for assignment in assignments if assignment.startswith(f"{OPTIONS}.")]
+    of_rows = [assignment for assignment in assignments if f"{assignment.partition('=')[0]}.".startswith(f"{OPTIONS}.")]
     if of_rows:
         raise RecipeError(
             f"--set {of_rows[0]}: in the study each row says how it distils (pipeline/gains/rows.py), and this would "
